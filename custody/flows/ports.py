@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What the flows need from the world. Small ports; adapters translate errors with operands (STYLE.md, rule 10).
+
+Every port raises `Unavailable` where the outside does not answer; unknown is never a value.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from custody.rules.amounts import Asset
+from custody.rules.certificates import DepositAddress, SeatHead, SeatKey, WalletCertificate
+from custody.rules.deposits import BlockRef, DepositStatus, Sighting
+from custody.rules.ledger import Account, AccountKind, Entry, JournalEntry, JournalHead
+from custody.rules.origins import ChainProof
+from custody.rules.refusals import Refusal
+from custody.rules.roster import RosterVersion
+from custody.rules.signatures import Key, Signature, Signed
+from custody.rules.statements import SafeState, Statement
+from custody.rules.wallets import Address, Chain
+
+T = TypeVar("T")
+Clock = Callable[[], int]
+"""Seconds since 1970."""
+
+
+class ChainView(Protocol):
+    """Read-only eyes on one chain through one node."""
+
+    @property
+    def chain(self) -> Chain:
+        """The chain that the node was asked about and confirmed to be on."""
+        ...
+
+    def head(self) -> BlockRef:
+        """The newest block."""
+        ...
+
+    def final(self) -> BlockRef:
+        """The newest final block (EVM: `finalized`; Bitcoin: the registry's confirmations deep)."""
+        ...
+
+    def block(self, height: int) -> BlockRef | None:
+        """The canonical block at a height, or None above the head."""
+        ...
+
+    def sightings(self, first: int, last: int, watched: Collection[Address]) -> Sequence[Sighting]:
+        """Every arrival at watched addresses in canonical blocks first..last, both included, ordered by height.
+
+        Each proof names its block's hash; a caller that follows the chain compares them with the blocks it read.
+        """
+        ...
+
+    def confirm(self, proof: ChainProof) -> Refusal | None:
+        """Check a proof again at its source: block canonical, event there, balance change as stated. None if it holds."""
+        ...
+
+    def balance(self, asset: Asset, addresses: Collection[Address], at: BlockRef) -> int:
+        """Base units of one asset that these addresses hold at a block, together."""
+        ...
+
+
+class SafeReader(Protocol):
+    """What only an EVM chain can tell: the state of a certified Safe."""
+
+    def safe_state(self, wallet: bytes, certificate: WalletCertificate, at: BlockRef) -> SafeState:
+        """Owners, threshold, modules, guard, handler, singleton and nonce at a block."""
+        ...
+
+
+class Journal(Protocol):
+    """The one append-only journal with its running balances."""
+
+    def head(self) -> JournalHead:
+        """The newest position and hash."""
+        ...
+
+    def append(self, entry: Entry, recorded_at: int) -> JournalEntry:
+        """Record an entry and move the balances, in this transaction.
+
+        Raises Refused: insufficient_balance (nobody goes below zero), already_recorded (same chain event, settlement or
+        manual entry id, trade, or reversal of the same position).
+        """
+        ...
+
+    def read(self, after: int = 0, limit: int = 1000) -> Sequence[JournalEntry]:
+        """Entries with position > after, ascending, as stored (hashes not recomputed). Raises InvalidInput on a damaged row."""
+        ...
+
+    def get(self, position: int) -> JournalEntry | None:
+        """One entry."""
+        ...
+
+    def balance(self, account: Account, asset: Asset) -> int:
+        """Running balance on the account's natural side, never negative; zero if the account is not known."""
+        ...
+
+    def total(self, kind: AccountKind, asset: Asset) -> int:
+        """Kept total over all accounts of a kind; never summed over customers at read time."""
+        ...
+
+    def balances(self) -> Iterator[tuple[Account, Asset, int]]:
+        """Every running balance that is not zero."""
+        ...
+
+    def totals(self) -> Iterator[tuple[AccountKind, Asset, int]]:
+        """Every kept total that is not zero."""
+        ...
+
+    def matured_fees(self, asset: Asset, recorded_by: int) -> int:
+        """Accrued fees recorded at or before a time, less everything swept since; never below zero."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Deposit:
+    """A sighting as it stands. `position` is the journal entry that credited it, where there is one."""
+
+    sighting: Sighting
+    status: DepositStatus
+    position: int | None
+
+
+class Deposits(Protocol):
+    """Sightings, and the blocks that each watcher has followed."""
+
+    def followed(self, chain: Chain, height: int) -> bytes | None:
+        """Hash of the block that was followed at a height; None where it was not, or has been forgotten."""
+        ...
+
+    def newest(self, chain: Chain) -> int | None:
+        """The newest followed height, or None before the first."""
+        ...
+
+    def follow(self, blocks: Sequence[BlockRef], keep: int) -> None:
+        """Record blocks as followed, in order; forget those more than `keep` below the newest."""
+        ...
+
+    def unfollow(self, chain: Chain, above: int) -> None:
+        """Forget followed blocks above a height: a reorg took them back."""
+        ...
+
+    def record(self, sighting: Sighting) -> None:
+        """Record as SEEN; a sighting known as ORPHANED or REVERSED becomes SEEN again; any other stays as it is."""
+        ...
+
+    def at_or_above(self, chain: Chain, height: int) -> Sequence[Deposit]:
+        """Deposits in blocks at or above a height, ascending."""
+        ...
+
+    def waiting(self, chain: Chain, up_to: int) -> Sequence[Deposit]:
+        """SEEN deposits in blocks up to a height, ascending."""
+        ...
+
+    def move(self, identity: str, to: DepositStatus, position: int | None = None) -> None:
+        """Apply one legal move of DEPOSIT_MOVES; raises Refused otherwise."""
+        ...
+
+    def all(self) -> Sequence[Deposit]:
+        """Every deposit, ascending by chain and height."""
+        ...
+
+
+class Customers(Protocol):
+    """Customers and the addresses that are theirs."""
+
+    def add(self, customer: str) -> None:
+        """Raises Refused(already_exists)."""
+        ...
+
+    def ids(self) -> frozenset[str]:
+        """Every customer."""
+        ...
+
+    def next_index(self, wallet: bytes) -> int:
+        """The lowest index of a wallet that no address uses."""
+        ...
+
+    def add_address(self, signed: Signed[DepositAddress]) -> None:
+        """Record an attested binding; UNIQUE on (wallet, index), (chain, address), (wallet, customer)."""
+        ...
+
+    def addresses(self, chain: Chain | None = None) -> Sequence[Signed[DepositAddress]]:
+        """Every attested binding, ascending by index."""
+        ...
+
+    def address_of(self, customer: str, wallet: bytes) -> Signed[DepositAddress] | None:
+        """The binding of one customer at one wallet."""
+        ...
+
+
+class Documents(Protocol):
+    """Mirror of signed documents. A mirror only: whoever reads one verifies its signatures again."""
+
+    def put(self, kind: str, key: str, body: Mapping[str, object]) -> None:
+        """Store once; the same body again is fine, another body under the same key raises Refused(already_exists)."""
+        ...
+
+    def get(self, kind: str, key: str) -> Mapping[str, object] | None:
+        """One document's JSON."""
+        ...
+
+    def all(self, kind: str) -> Sequence[Mapping[str, object]]:
+        """Every document of a kind in the order they were stored."""
+        ...
+
+
+class UnitOfWork(Protocol):
+    """One transaction's worth of the store."""
+
+    @property
+    def journal(self) -> Journal: ...
+
+    @property
+    def deposits(self) -> Deposits: ...
+
+    @property
+    def customers(self) -> Customers: ...
+
+    @property
+    def documents(self) -> Documents: ...
+
+
+class Store(Protocol):
+    """Transactions as functions, so that a store may put many into one commit."""
+
+    def run(self, work: Callable[[UnitOfWork], T]) -> T:
+        """Run work in one serialisable write transaction and commit; on any exception nothing of it remains.
+
+        The work may run more than once (a serialisation failure is tried again), so it touches nothing but its unit of work.
+        """
+        ...
+
+    def read(self, work: Callable[[UnitOfWork], T]) -> T:
+        """Run work in one consistent snapshot that cannot write."""
+        ...
+
+
+class SeatPort(Protocol):
+    """One seat, wherever it is hosted: a process, later the secrets engine. Keys stay behind it."""
+
+    @property
+    def name(self) -> str:
+        """The seat's id in the roster."""
+        ...
+
+    def identity(self) -> Key:
+        """The seat's Ed25519 identity key, made once, inside its own OpenBao."""
+        ...
+
+    def sign_roster(self, version: RosterVersion) -> Signature:
+        """Sign a version that names this seat's identity key; before pinning only version 1, after it only a successor."""
+        ...
+
+    def pin(self, signed: Signed[RosterVersion]) -> None:
+        """Pin genesis, once, after checking that everybody named signed it."""
+        ...
+
+    def make_wallet_key(self, label: str, chain: Chain) -> SeatKey:
+        """Make the one key for a label and chain, or give the same again; never a key for two labels."""
+        ...
+
+    def accept(self, signed: Signed[WalletCertificate]) -> Signed[SeatHead]:
+        """Accept a certificate once: quorum of its pinned roster, its own key in it, the script or Safe re-derived."""
+        ...
+
+    def head(self) -> Signed[SeatHead]:
+        """The newest head of the seat's own journal, signed."""
+        ...
+
+
+class AttestorPort(Protocol):
+    """The attestor: own process, own nodes, own key, read-only ledger."""
+
+    def identity(self) -> Key:
+        """Its Ed25519 key."""
+        ...
+
+    def sign_roster(self, version: RosterVersion) -> Signature:
+        """As for a seat."""
+        ...
+
+    def pin(self, signed: Signed[RosterVersion]) -> None:
+        """As for a seat."""
+        ...
+
+    def bind(self, request: DepositAddress) -> Signed[DepositAddress]:
+        """Bind an index to a customer for ever, after deriving the address from the certificate by itself."""
+        ...
+
+    def statement(self) -> Signed[Statement]:
+        """Read ledger and chains at one final height each, check history and origins, sign what was found."""
+        ...

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""A refusal is a value: it names its rule and carries its numbers (STYLE.md, rule 4)."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from custody.rules.errors import CustodyError
+
+
+class Rule(StrEnum):
+    """Every rule that can refuse something, by the name a person and a program both see."""
+
+    # shape of input
+    MALFORMED = "malformed"
+    UNKNOWN_ASSET = "unknown_asset"
+    UNKNOWN_CHAIN = "unknown_chain"
+    UNKNOWN_CUSTOMER = "unknown_customer"
+    UNKNOWN_WALLET = "unknown_wallet"
+    WRONG_NETWORK = "wrong_network"
+    WRONG_CHECKSUM = "wrong_checksum"
+    TOO_MANY_PLACES = "too_many_decimal_places"
+    NOT_POSITIVE = "amount_not_positive"
+    NEGATIVE = "amount_negative"
+    DUST = "dust"
+    TOO_LARGE = "amount_exceeds_uint256"
+    ALREADY_EXISTS = "already_exists"
+    # trust
+    WRONG_GENESIS = "wrong_genesis"
+    SIGNATURE_INVALID = "signature_invalid"
+    SIGNATURE_MISSING = "signature_missing"
+    SIGNER_UNKNOWN = "signer_not_in_roster"
+    SIGNER_EXPIRED = "signer_expired"
+    SIGNER_TWICE = "one_signer_twice"
+    QUORUM_NOT_REACHED = "quorum_not_reached"
+    KEY_REUSED = "key_reused"
+    NAME_REUSED = "name_reused"
+    SCOPES_SHARED = "propose_and_settle_share_a_key"
+    AUTHORITY_PROPOSES = "address_authority_proposes"
+    THRESHOLD_OUT_OF_RANGE = "threshold_out_of_range"
+    QUORUMS_TOO_DISJOINT = "two_m_minus_n_below_two"
+    ORGANISATION_HOLDS_QUORUM = "organisation_holds_quorum"
+    SEAT_UNKNOWN = "seat_not_in_roster"
+    SEAT_TIER = "seat_kind_does_not_fit_tier"
+    TIER_CHANGED = "tier_or_chain_changed"
+    CODE_HASH = "code_hash_mismatch"
+    INITIALIZER = "initializer_calls_out"
+    SCRIPT_MISMATCH = "script_does_not_match_keys"
+    NOT_SUCCESSOR = "not_the_successor"
+    TOO_EARLY = "not_yet_valid"
+    ROSTER_OLDER = "roster_older_than_pinned"
+    ALREADY_ACCEPTED = "already_accepted"
+    CLOCK_NOT_DEVNET = "statement_clock_outside_devnet"
+    INDEX_BOUND = "index_bound_to_another_customer"
+    ADDRESS_MISMATCH = "address_does_not_derive_from_certificate"
+    # ledger
+    INSUFFICIENT_BALANCE = "insufficient_balance"
+    NOT_ZERO_SUM = "does_not_sum_to_zero"
+    FEE_ABOVE_SCHEDULE = "fee_above_schedule"
+    FEE_WITHOUT_TRADE = "fee_without_trade"
+    SCOPE_MISSING = "scope_missing"
+    MOVE_NOT_ALLOWED = "manual_entry_moves_between_these_accounts"
+    ALREADY_RECORDED = "already_recorded"
+    HASH_CHAIN = "hash_chain_broken"
+    ORIGIN = "origin_not_confirmed"
+    BALANCE_MISMATCH = "balance_differs_from_journal"
+    HISTORY_CHANGED = "attested_history_changed"
+    # coverage (DESIGN.md, law 2)
+    COVERAGE = "coverage"
+    COVERAGE_UNKNOWN = "coverage_unknown"
+    STALE = "stale"
+    SEQUENCE = "sequence_not_newer"
+    SAFE_DRIFT = "safe_state_differs_from_certificate"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One reason against something, with the rule's name and its numbers."""
+
+    rule: Rule
+    operands: Mapping[str, object]
+
+    def __init__(self, rule: Rule, **operands: object) -> None:
+        object.__setattr__(self, "rule", rule)
+        object.__setattr__(self, "operands", dict(operands))
+
+    def __str__(self) -> str:
+        told = ", ".join(f"{name}={value!s}" for name, value in self.operands.items())
+        return f"{self.rule.value}({told})"
+
+
+class Refused(CustodyError):
+    """Raised at the end of a flow that was refused; nothing was changed."""
+
+    def __init__(self, refusals: Iterable[Refusal]) -> None:
+        self.refusals = tuple(refusals)
+        super().__init__(*self.refusals)
+
+    def __str__(self) -> str:
+        return "refused: " + "; ".join(str(r) for r in self.refusals)
+
+
+def raise_if(refusals: Iterable[Refusal]) -> None:
+    """Raise `Refused` with all of them, if there is any."""
+    found = tuple(refusals)
+    if found:
+        raise Refused(found)

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What the attestor says: reserves and liabilities at one final height per chain, and facts about intents (TRUST.md)."""
+
+from dataclasses import dataclass
+
+from custody.rules.intents import Anchor
+from custody.rules.typed import Bytes32, EvmHex, Struct, Uint16, Uint64, Uint256
+
+
+@dataclass(frozen=True, slots=True)
+class ChainHeight(Struct):
+    """The one final block per chain that everything in a statement refers to; `time` is the block's own."""
+
+    chain: str
+    height: Uint64
+    hash: Bytes32
+    time: Uint64
+
+
+@dataclass(frozen=True, slots=True)
+class AssetCoverage(Struct):
+    """One asset in base units. `reserves` is the lesser of chain and ledger over customer-tier wallets."""
+
+    asset: str
+    reserves: Uint256
+    on_chain: Uint256
+    in_ledger: Uint256
+    available: Uint256
+    held: Uint256
+    suspense: Uint256
+    in_flight: Uint256
+    accrued_fees: Uint256
+    matured_fees: Uint256
+
+
+@dataclass(frozen=True, slots=True)
+class SafeState(Struct):
+    """A Safe as the chain has it at the statement's height, for the seats, which have no node."""
+
+    wallet: Bytes32
+    chain: str
+    address: EvmHex
+    deployed: bool
+    nonce: Uint64
+    owners: tuple[EvmHex, ...]
+    threshold: Uint16
+    singleton: EvmHex
+    handler: EvmHex
+    guard: EvmHex
+    modules: tuple[EvmHex, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SeatPosition(Struct):
+    """A seat's newest signed head as the attestor knows it."""
+
+    seat: str
+    position: Uint64
+    head: Bytes32
+
+
+@dataclass(frozen=True, slots=True)
+class IntentFacts(Struct):
+    """What a seat cannot know by itself about one intent. Values in micro-USD, times in seconds since 1970."""
+
+    intent: Bytes32
+    hold_stands: bool
+    balance_covers: bool
+    usd: Uint256
+    customer_24h: Uint256
+    wallet_1h: Uint256
+    initiator_24h: Uint256
+    destination_first_seen: Uint64
+    related_entity: bool
+    sanctioned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Statement(Struct):
+    """The attestor's signed word. `anchor` has one element when it speaks for a payout, none when it only reports."""
+
+    sequence: Uint64
+    time: Uint64
+    anchor: tuple[Anchor, ...]
+    intents: tuple[IntentFacts, ...]
+    heights: tuple[ChainHeight, ...]
+    coverage: tuple[AssetCoverage, ...]
+    safes: tuple[SafeState, ...]
+    seats: tuple[SeatPosition, ...]
+    ledger_position: Uint64
+    ledger_head: Bytes32
+    roster: Uint64
+    policy: Bytes32

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Typed messages: frozen dataclasses that are EIP-712 structs, and their one JSON form.
+
+A message class derives from `Struct`. A field's annotation is its Solidity type; `tuple[X, ...]` is `X[]`; another Struct
+is a nested struct. Names turn from snake_case to camelCase in the EIP-712 type, which is what a hardware wallet shows.
+Hashing is eth-account's (EIP-712); nothing here packs bytes by itself.
+"""
+
+import re
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Annotated, Any, ClassVar, Final, Self, get_args, get_origin, get_type_hints
+
+from eth_account.messages import SignableMessage, encode_typed_data
+from eth_utils.crypto import keccak
+
+from custody.rules.errors import InvalidInput
+from custody.rules.refusals import Rule
+
+Uint256 = Annotated[int, "uint256"]
+Int256 = Annotated[int, "int256"]
+Uint64 = Annotated[int, "uint64"]
+Uint16 = Annotated[int, "uint16"]
+Bytes32 = Annotated[bytes, "bytes32"]
+Bytes = Annotated[bytes, "bytes"]
+EvmHex = Annotated[str, "address"]
+
+ZERO32: Final = bytes(32)
+ZERO_ADDRESS: Final = "0x" + "00" * 20
+_RANGES: Final = {
+    "uint256": (0, 2**256 - 1),
+    "int256": (-(2**255), 2**255 - 1),
+    "uint64": (0, 2**64 - 1),
+    "uint16": (0, 2**16 - 1),
+}
+_INTEGER: Final = re.compile(r"0|-?[1-9][0-9]{0,77}")
+
+
+@dataclass(frozen=True, slots=True)
+class Struct:
+    """Base of every typed message and of the structs inside one."""
+
+    def __post_init__(self) -> None:
+        for name, kind in _schema(type(self)).items():
+            _check(f"{type(self).__name__}.{name}", kind, getattr(self, name))
+
+    @property
+    def struct_hash(self) -> bytes:
+        """EIP-712 hashStruct of this message: 32 bytes, the same in every deployment."""
+        return _encode(self, Domain(ZERO32)).body
+
+    def to_json(self) -> dict[str, Any]:
+        """The one JSON form: integers as decimal strings, bytes as 0x hex, structs as objects, arrays as lists."""
+        return {name: _dump(getattr(self, name)) for name in _schema(type(self))}
+
+    @classmethod
+    def from_json(cls, data: object, field: str = "") -> Self:
+        """Read the JSON form; a missing or unknown key, or a value of the wrong shape, raises InvalidInput naming it."""
+        where = field or cls.__name__
+        schema = _schema(cls)
+        if not isinstance(data, dict):
+            raise InvalidInput(where, Rule.MALFORMED, type(data).__name__, "an object")
+        for odd in sorted(set(data) ^ set(schema)):
+            problem = ("missing", "this key") if odd in schema else ("an unknown key", "one of " + ", ".join(schema))
+            raise InvalidInput(f"{where}.{odd}", Rule.MALFORMED, *problem)
+        return cls(**{name: _load(f"{where}.{name}", kind, data[name]) for name, kind in schema.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """The EIP-712 domain of one deployment; its salt is genesis, so nothing signed here means anything elsewhere."""
+
+    NAME: ClassVar[str] = "Bulkhead"
+    VERSION: ClassVar[str] = "1"
+
+    genesis: bytes
+
+    def digest(self, message: Struct) -> bytes:
+        """The 32 bytes that are signed for a message: keccak256(0x19 0x01 domainSeparator hashStruct)."""
+        encoded = _encode(message, self)
+        return bytes(keccak(b"\x19" + encoded.version + encoded.header + encoded.body))
+
+    def typed_data(self, message: Struct) -> dict[str, Any]:
+        """The full EIP-712 JSON of a message, as a wallet's `eth_signTypedData_v4` takes it."""
+        return {
+            "types": {
+                "EIP712Domain": [
+                    {"name": "name", "type": "string"},
+                    {"name": "version", "type": "string"},
+                    {"name": "salt", "type": "bytes32"},
+                ],
+                **_types(type(message)),
+            },
+            "primaryType": type(message).__name__,
+            "domain": {"name": self.NAME, "version": self.VERSION, "salt": self.genesis},
+            "message": _typed_value(message),
+        }
+
+
+def _encode(message: Struct, domain: Domain) -> SignableMessage:
+    return encode_typed_data(full_message=domain.typed_data(message))
+
+
+def camel(name: str) -> str:
+    """snake_case to camelCase."""
+    head, *rest = name.split("_")
+    return head + "".join(part.capitalize() for part in rest)
+
+
+@cache
+def _schema(cls: type[Struct]) -> dict[str, Any]:
+    hints = get_type_hints(cls, include_extras=True)
+    return {f.name: hints[f.name] for f in fields(cls)}
+
+
+def _solidity(kind: Any) -> str:
+    if get_origin(kind) is tuple:
+        return _solidity(get_args(kind)[0]) + "[]"
+    if get_origin(kind) is Annotated:
+        return str(kind.__metadata__[0])
+    if kind in (str, bool):
+        return {str: "string", bool: "bool"}[kind]
+    if isinstance(kind, type) and issubclass(kind, Struct):
+        return kind.__name__
+    raise TypeError(f"no Solidity type for {kind!r}")
+
+
+@cache
+def _types(cls: type[Struct]) -> dict[str, list[dict[str, str]]]:
+    found: dict[str, list[dict[str, str]]] = {cls.__name__: []}
+    for name, kind in _schema(cls).items():
+        found[cls.__name__].append({"name": camel(name), "type": _solidity(kind)})
+        inner = get_args(kind)[0] if get_origin(kind) is tuple else kind
+        if isinstance(inner, type) and issubclass(inner, Struct):
+            found |= _types(inner)
+    return found
+
+
+def _typed_value(value: Any) -> Any:
+    if isinstance(value, Struct):
+        return {camel(name): _typed_value(getattr(value, name)) for name in _schema(type(value))}
+    if isinstance(value, tuple):
+        return [_typed_value(item) for item in value]
+    return value
+
+
+def _check(where: str, kind: Any, value: Any) -> None:
+    if get_origin(kind) is tuple:
+        if type(value) is not tuple:
+            raise InvalidInput(where, Rule.MALFORMED, type(value).__name__, "a tuple")
+        for position, item in enumerate(value):
+            _check(f"{where}[{position}]", get_args(kind)[0], item)
+        return
+    solidity = _solidity(kind)
+    if solidity in _RANGES:
+        low, high = _RANGES[solidity]
+        if type(value) is not int or not low <= value <= high:
+            raise InvalidInput(where, Rule.MALFORMED, repr(value), f"an integer that fits {solidity}")
+    elif solidity in ("bytes32", "bytes"):
+        if type(value) is not bytes or (solidity == "bytes32" and len(value) != 32):
+            raise InvalidInput(where, Rule.MALFORMED, repr(value), solidity)
+    elif solidity == "address":
+        if type(value) is not str or re.fullmatch(r"0x[0-9a-fA-F]{40}", value) is None:
+            raise InvalidInput(where, Rule.MALFORMED, repr(value), "0x and 40 hex digits")
+    elif not isinstance(value, {"string": str, "bool": bool}.get(solidity, Struct)):
+        raise InvalidInput(where, Rule.MALFORMED, repr(value), solidity)
+
+
+def _dump(value: Any) -> Any:
+    if isinstance(value, Struct):
+        return value.to_json()
+    if isinstance(value, tuple):
+        return [_dump(item) for item in value]
+    if isinstance(value, bytes):
+        return "0x" + value.hex()
+    if type(value) is int:
+        return str(value)
+    return value
+
+
+def _load(where: str, kind: Any, value: Any) -> Any:
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list):
+            raise InvalidInput(where, Rule.MALFORMED, type(value).__name__, "a list")
+        return tuple(_load(f"{where}[{i}]", get_args(kind)[0], item) for i, item in enumerate(value))
+    solidity = _solidity(kind)
+    if isinstance(kind, type) and issubclass(kind, Struct):
+        return kind.from_json(value, where)
+    if solidity in _RANGES:
+        if not isinstance(value, str) or _INTEGER.fullmatch(value) is None:
+            raise InvalidInput(where, Rule.MALFORMED, repr(value), "a decimal integer in a string")
+        return int(value)
+    if solidity in ("bytes", "bytes32"):
+        if not isinstance(value, str) or re.fullmatch(r"0x(?:[0-9a-f]{2})*", value) is None:
+            raise InvalidInput(where, Rule.MALFORMED, repr(value), "0x and lower-case hex digits")
+        return bytes.fromhex(value[2:])
+    return value
