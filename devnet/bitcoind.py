@@ -73,9 +73,11 @@ class Bitcoind(Node):
         return user, password
 
     def command(self) -> Command:
-        """bitcoind with what regtest needs: no peers, bech32, a fee when there is no history, an index to audit by."""
+        """Build the flags: no peers, bech32, a fee when there is no history, an index to audit by."""
         program = self._program or find(Program.BITCOIND)
         self.datadir.mkdir(parents=True, exist_ok=True)
+        # Knots stops at a date; Core has no such setting: it refuses the flag and only warns of a line here
+        (self.datadir / "bitcoin.conf").write_text("softwareexpiry=0\n")
         flags = {
             "datadir": self.datadir,
             "rpcport": self.port,
@@ -90,13 +92,14 @@ class Bitcoind(Node):
             "addresstype": "bech32",
             "changetype": "bech32",
             "fallbackfee": "0.0001",
-            "softwareexpiry": 0,
             "maxtipage": 10**9,  # seconds: a chain kept for weeks is not "still downloading" after a restart
             "dbcache": 16,
             "printtoconsole": 1,
             "debuglogfile": 0,
         }
-        return Command([str(program), "-regtest", *(f"-{k}={v}" for k, v in flags.items())], {"HOME": str(self.folder)})
+        return Command(
+            [str(program), "-regtest", *(f"-{k}={v}" for k, v in flags.items())], {"HOME": str(self.folder)}
+        )
 
     def ready(self) -> bool:
         """Whether it answers, on regtest, and is done warming up."""
@@ -105,7 +108,10 @@ class Bitcoind(Node):
         except (requests.RequestException, FileNotFoundError):
             return False
         except RpcFailed as error:
-            if error.code in {_WARMING_UP, requests.codes.unauthorized}:  # unauthorized: the cookie of an older run
+            if error.code in {
+                _WARMING_UP,
+                requests.codes.unauthorized,
+            }:  # unauthorized: the cookie of an older run
                 return False
             raise
         return isinstance(info, dict) and info["chain"] == "regtest"
@@ -126,10 +132,12 @@ class Bitcoind(Node):
         return started
 
     def rpc(self, method: str, *params: object, wallet: str | None = None) -> object:
-        """One JSON-RPC call; fractions come back as Decimal. Raises RpcFailed, or requests.RequestException."""
+        """One JSON-RPC call; fractions are Decimal. Raises RpcFailed or requests.RequestException."""
         body = {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": params}
         url = self.url if wallet is None else f"{self.url}/wallet/{wallet}"
-        answer = self._session.post(url, data=json.dumps(body, default=_plain), auth=self.credentials, timeout=120)
+        answer = self._session.post(
+            url, data=json.dumps(body, default=_plain), auth=self.credentials, timeout=120
+        )
         if not answer.content:
             raise RpcFailed(method, answer.status_code, answer.reason)
         content = json.loads(answer.text, parse_float=Decimal)

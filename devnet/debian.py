@@ -7,7 +7,7 @@ own keyring; an index that is not signed by it is refused.
 
 import re
 import subprocess
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,8 +18,8 @@ _INSTALL_LINE: Final = re.compile(r"^Inst (?P<name>\S+) \((?P<version>\S+) ", re
 _ARCHIVE_URI: Final = re.compile(r"\b(?:https?|mirror\+\w+|file)://\S+?/debian/?(?=\s|$)", re.MULTILINE)
 
 
-class AptFailed(Exception):
-    """A step of the private apt did not work: command, exit code, last words."""
+class CommandFailed(Exception):
+    """A command did not work: command, exit code, last words."""
 
     def __init__(self, step: Sequence[str], code: int, words: str) -> None:
         super().__init__(f"{' '.join(step)} exited with {code}: {words.strip()[-600:]}")
@@ -29,9 +29,17 @@ class AptFailed(Exception):
 class NoMirror(Exception):
     """The machine's own apt sources name no Debian archive, so there is nowhere to fetch from."""
 
+    def __init__(self, sources: Path) -> None:
+        super().__init__(f"no Debian archive in the apt sources below {sources}")
+        self.sources = sources
+
 
 class NotInClosure(Exception):
-    """apt's plan did not contain the package that was asked for."""
+    """What was asked for is not among the packages that apt named."""
+
+    def __init__(self, wanted: str) -> None:
+        super().__init__(f"not among the packages apt names: {wanted}")
+        self.wanted = wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +50,30 @@ class Package:
     version: str
 
 
-def run(*argv: str, cwd: Path | None = None) -> str:
-    """The standard output of a command. Raises AptFailed."""
-    done = subprocess.run(argv, cwd=cwd, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+def run(
+    *argv: str, cwd: Path | None = None, environment: Mapping[str, str] | None = None, user: str | None = None
+) -> str:
+    """The standard output of a command. Raises CommandFailed."""
+    try:
+        done = subprocess.run(  # noqa: S603
+            argv,
+            cwd=cwd,
+            env=environment,
+            user=user,
+            capture_output=True,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except OSError as error:
+        raise CommandFailed(argv[:6], 127, str(error)) from error
     if done.returncode != 0:
-        raise AptFailed(argv[:6], done.returncode, done.stderr or done.stdout)
+        raise CommandFailed(argv[:6], done.returncode, done.stderr or done.stdout)
     return done.stdout
 
 
 def mirror(sources: Path = SYSTEM_SOURCES) -> str:
-    """The Debian archive this machine already uses, from `.list` and deb822 `.sources` files. Raises NoMirror."""
+    """The Debian archive this machine uses, from its `.list` and deb822 `.sources` files. Raises NoMirror."""
     folder = sources / "sources.list.d"
     files = [sources / "sources.list", *sorted(folder.glob("*.list")), *sorted(folder.glob("*.sources"))]
     for file in files:
@@ -60,7 +82,7 @@ def mirror(sources: Path = SYSTEM_SOURCES) -> str:
         found = _ARCHIVE_URI.search(active)
         if found:
             return found.group().rstrip("/")
-    raise NoMirror(str(sources))
+    raise NoMirror(sources)
 
 
 class PrivateApt:
@@ -91,7 +113,7 @@ class PrivateApt:
         return [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
 
     def update(self) -> None:
-        """Read the signed indexes. Raises AptFailed, also when a signature does not hold."""
+        """Read the signed indexes. Raises CommandFailed, also when a signature does not hold."""
         run("apt-get", "-qq", "update", *self._options)
 
     def closure(self, package: str) -> list[Package]:
@@ -102,11 +124,15 @@ class PrivateApt:
             raise NotInClosure(package)
         return closure
 
-    def unpack(self, packages: Iterable[Package], into: Path, wanted: Callable[[Package], bool]) -> list[Package]:
+    def unpack(
+        self, packages: Iterable[Package], into: Path, wanted: Callable[[Package], bool]
+    ) -> list[Package]:
         """Download the wanted packages and unpack them (no scripts are run); returns what came."""
         chosen = [p for p in packages if wanted(p)]
         debs = self.folder / "debs"
-        run("apt-get", "-qq", "download", *(f"{p.name}={p.version}" for p in chosen), *self._options, cwd=debs)
+        run(
+            "apt-get", "-qq", "download", *(f"{p.name}={p.version}" for p in chosen), *self._options, cwd=debs
+        )
         into.mkdir(parents=True, exist_ok=True)
         for deb in sorted(debs.glob("*.deb")):
             run("dpkg", "-x", str(deb), str(into))

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """What one OpenBao server grants to the one program that uses it, and the death of its root token.
 
-After `provision` nobody holds a token that can change mounts, policies or roles. The unseal shares could make a new
-root token; in the devnet they lie beside the server, in an installation with people they must not.
+After `provision` nobody holds a token that can change mounts, policies or roles. The unseal shares could make
+a new root token: in the devnet they lie beside the server, in an installation people hold them.
 """
 
 import json
 import os
+from collections.abc import Mapping
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -34,29 +36,31 @@ class RootStillAlive(Exception):
     """The root token was revoked and still answers."""
 
     def __init__(self, url: str) -> None:
-        super().__init__(url)
+        super().__init__(f"{url}: the root token still answers after its revocation")
         self.url = url
 
 
-_TRANSIT_RULES: Final = {
+Rules = Mapping[str, tuple[str, ...]]  # path -> capabilities
+
+_TRANSIT_RULES: Final[Rules] = {
     f"{TRANSIT}/sign/{IDENTITY}": ("update",),
     f"{TRANSIT}/verify/{IDENTITY}": ("update",),
     f"{TRANSIT}/keys/{IDENTITY}": ("read",),
 }
-_COMMON_RULES: Final = {f"{MOUNT}/data/*": ("create", "read", "update")} | _TRANSIT_RULES
-# A seat and the relayer know the names of what they keep, so they never list. The attestor has to find its bindings.
-_BINDINGS: Final = f"{MOUNT}/metadata/bindings"
-RULES: Final = {
+_COMMON_RULES: Final[Rules] = {f"{MOUNT}/data/*": ("create", "read", "update"), **_TRANSIT_RULES}
+# A seat and the relayer know the names of what they keep, so they never list. The attestor lists bindings.
+_BINDINGS: Final[Rules] = {f"{MOUNT}/metadata/bindings/*": ("read", "list")}
+RULES: Final[Mapping[Kind, Rules]] = {
     Kind.SEAT: _COMMON_RULES,
     Kind.RELAYER: _COMMON_RULES,
-    Kind.ATTESTOR: _COMMON_RULES | {p: ("read", "list") for p in (_BINDINGS, f"{_BINDINGS}/", f"{_BINDINGS}/*")},
+    Kind.ATTESTOR: {**_COMMON_RULES, **_BINDINGS},
 }
 
 
 def policy(kind: Kind) -> str:
     """The policy text of a role: exactly these paths, and nothing that deletes or destroys."""
     rules = RULES[kind].items()
-    return "\n".join(f"path {json.dumps(p)} {{ capabilities = {json.dumps(list(c))} }}" for p, c in rules) + "\n"
+    return "".join(f"path {json.dumps(p)} {{ capabilities = {json.dumps(list(c))} }}\n" for p, c in rules)
 
 
 def write_private(file: Path, content: object) -> None:
@@ -85,7 +89,7 @@ def provision(root: hvac.Client, kind: Kind) -> dict[str, str]:
         ROLE,
         bind_secret_id=True,
         secret_id_num_uses=0,
-        secret_id_ttl="0",
+        secret_id_ttl="0",  # noqa: S106
         secret_id_bound_cidrs=[_LOOPBACK],
         token_bound_cidrs=[_LOOPBACK],
         token_policies=[ROLE],
@@ -118,10 +122,8 @@ def _identity(root: hvac.Client) -> None:
 
 def revoke_root(root: hvac.Client) -> None:
     """End the root token and prove that it is dead. Raises RootStillAlive."""
-    try:
+    with suppress(Forbidden):  # dead already: a run before this one was cut off after the revocation
         root.auth.token.revoke_self()
-    except Forbidden:
-        pass  # dead already: a run before this one was cut off after the revocation
     try:
         root.auth.token.lookup_self()
     except Forbidden:

@@ -9,7 +9,7 @@ HOME_VARIABLE = "BULKHEAD_HOME"
 
 
 def bulkhead_home(environment: Mapping[str, str] | None = None) -> Path:
-    """The folder for all local state: $BULKHEAD_HOME, or `.bulkhead` in the checkout, or in the current folder."""
+    """The folder of all local state: $BULKHEAD_HOME, or `.bulkhead` in the checkout or the current folder."""
     configured = (os.environ if environment is None else environment).get(HOME_VARIABLE)
     if configured:
         return Path(configured).expanduser().resolve()

@@ -19,8 +19,8 @@ THRESHOLD: Final = 2
 _ACTIVE_SECONDS: Final = 30.0
 _POLL_SECONDS: Final = 0.02
 
-# TLS is off because this is the devnet: the listener is bound to loopback of one machine, and every address is
-# configuration. An installation sets tls_cert_file and tls_key_file here, and nothing else changes.
+# TLS is off because this is the devnet: the listener is bound to loopback of one machine, and every address
+# is configuration. An installation sets tls_cert_file and tls_key_file here, and nothing else changes.
 _CONFIGURATION: Final = """\
 ui = false
 api_addr = "http://127.0.0.1:{port}"
@@ -48,7 +48,7 @@ class StillSealed(Exception):
     """The server is sealed, or not active, so that nothing can be asked of it."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(name)
+        super().__init__(f"{name} is sealed or not active")
         self.name = name
 
 
@@ -56,7 +56,7 @@ class NoRoot(Exception):
     """A server that has no role yet, and whose root token is gone: delete its folder and start again."""
 
     def __init__(self, name: str, folder: Path) -> None:
-        super().__init__(f"{name}: {folder}")
+        super().__init__(f"{name} has neither a role nor a root token; delete {folder} and start again")
         self.name, self.folder = name, folder
 
 
@@ -151,7 +151,7 @@ class OpenBao(Node):
         return bool(status["sealed"])
 
     def unseal(self) -> None:
-        """Initialize a new server, hand in the shares, wait until it is active. Raises StillSealed or NodeFailed."""
+        """Initialize a new server, hand in shares, wait until active. Raises StillSealed or NodeFailed."""
         client = self.client()
         try:
             if not client.sys.is_initialized():
@@ -166,7 +166,7 @@ class OpenBao(Node):
         self._wait_active()
 
     def provision(self, kind: Kind) -> None:
-        """Make what the program needs, write approle.json, revoke the root token. Does nothing the second time.
+        """Make what the program needs, write approle.json, revoke root. Does nothing the second time.
 
         Raises NoRoot, grants.RootStillAlive, or NodeFailed when the server refuses.
         """
@@ -204,7 +204,7 @@ class OpenBao(Node):
             write_private(self.approle_file, wanted)
 
     def _wait_active(self) -> None:
-        """Wait for `standby: false`: an unsealed server refuses requests until it has won its own election."""
+        """Wait for `standby: false`: an unsealed server refuses requests until it has won its election."""
         deadline = time.monotonic() + _ACTIVE_SECONDS
         while time.monotonic() < deadline:
             if self._session.get(f"{self.url}/v1/sys/health", timeout=5).status_code == requests.codes.ok:

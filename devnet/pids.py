@@ -57,7 +57,9 @@ class Identity:
         except ProcessLookupError:
             return False
         try:
-            if not self.alive():  # looked at after the handle was taken: the handle cannot move to another process
+            if (
+                not self.alive()
+            ):  # looked at after the handle was taken: the handle cannot move to another process
                 return False
             signal.pidfd_send_signal(handle, number)
         except ProcessLookupError:
@@ -99,7 +101,7 @@ def end(leader: Identity, gently: signal.Signals, seconds: float) -> None:
 
 
 def holds_port(pid: int, port: int) -> bool:
-    """Whether this process itself listens on this TCP port: a probe alone would pass against somebody else's node."""
+    """Whether this very process listens on this port: a probe alone would pass against a stranger's node."""
     listening = set()
     for table in ("net/tcp", "net/tcp6"):
         try:
@@ -114,7 +116,7 @@ def holds_port(pid: int, port: int) -> bool:
 def holds_socket(pid: int, path: Path) -> bool:
     """Whether this process itself holds the Unix socket bound at this path."""
     rows = (row.split() for row in (_PROC / "net/unix").read_text().splitlines()[1:])
-    return bool({r[6] for r in rows if len(r) == 8 and r[7] == str(path)} & _sockets(pid))
+    return bool({r[6] for r in rows if r[7:] == [str(path)]} & _sockets(pid))
 
 
 def _sockets(pid: int) -> set[str]:
@@ -126,7 +128,7 @@ def _sockets(pid: int) -> set[str]:
         return set()
     for link in links:
         try:
-            target = os.readlink(link)
+            target = str(link.readlink())
         except (FileNotFoundError, ProcessLookupError):
             continue
         if target.startswith("socket:["):

@@ -14,13 +14,16 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Final
 
 from devnet.pids import Identity, Record, end, holds_port
 
 _PR_SET_PDEATHSIG: Final = 1
-_LIBC: Final = ctypes.CDLL(None, use_errno=True)  # loaded here: between fork and exec nothing may be looked up
+_LIBC: Final = ctypes.CDLL(
+    None, use_errno=True
+)  # loaded here: between fork and exec nothing may be looked up
 _POLL_SECONDS: Final = 0.02
 GRACE_SECONDS: Final = 15.0  # between the gentle signal and SIGKILL
 _INHERITED: Final = ("PATH", "LANG", "TMPDIR", "TZ")
@@ -62,12 +65,14 @@ def tail(log: Path, size: int = 1500) -> str:
 class _Spawner:
     """One thread that lives as long as this process and makes all its children.
 
-    PR_SET_PDEATHSIG fires when the *thread* that made the child ends. A child made by a thread of a pool would die
-    when the pool is done.
+    PR_SET_PDEATHSIG fires when the *thread* that made the child ends: a child made by a thread of a pool
+    would die when the pool is done.
     """
 
     def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[tuple[Callable[[], subprocess.Popen[bytes]], Future[subprocess.Popen[bytes]]]]
+        self._jobs: queue.SimpleQueue[
+            tuple[Callable[[], subprocess.Popen[bytes]], Future[subprocess.Popen[bytes]]]
+        ]
         self._jobs = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._owner = 0
@@ -104,10 +109,15 @@ class Process:
     """One running child: leader of its own process group, writing to its own log."""
 
     def __init__(
-        self, name: str, command: Command, log: Path, lifetime: Lifetime, gentle: signal.Signals = signal.SIGTERM
+        self,
+        name: str,
+        command: Command,
+        log: Path,
+        lifetime: Lifetime,
+        gentle: signal.Signals = signal.SIGTERM,
     ) -> None:
         self.name, self.log, self.gentle = name, log, gentle
-        parent = os.getpid()
+        bind = partial(_die_with, os.getpid())
 
         def start() -> subprocess.Popen[bytes]:
             with log.open("ab") as output:
@@ -120,7 +130,8 @@ class Process:
                     user=command.user,
                     umask=0o077,
                     start_new_session=True,
-                    preexec_fn=(lambda: _die_with(parent)) if lifetime is Lifetime.PARENT else None,
+                    # safe with threads: it only makes two system calls, through a library loaded before
+                    preexec_fn=bind if lifetime is Lifetime.PARENT else None,  # noqa: PLW1509
                 )
 
         try:
@@ -183,7 +194,7 @@ def free_port(preferred: int | None = None) -> int:
 
 
 class Node(ABC):
-    """One server of the network: a folder of its own, a log, a pid record, a port that stays the same if it can."""
+    """One server of the network: its own folder, log and pid record, a port that stays the same if it can."""
 
     kind: ClassVar[str]
     gentle: ClassVar[signal.Signals] = signal.SIGTERM
@@ -192,7 +203,7 @@ class Node(ABC):
 
     def __init__(self, name: str, folder: Path, lifetime: Lifetime = Lifetime.PARENT) -> None:
         self.name, self.folder, self.lifetime = name, folder, lifetime
-        self.port = 0
+        self.port = self._remembered_port() or 0
         self._process: Process | None = None
 
     @abstractmethod
@@ -249,7 +260,7 @@ class Node(ABC):
         record = Record.read(self.record_file)
         if record is None or not record.identity.alive():
             return False
-        self.port = self._remembered_port() or 0
+        self.port = self._remembered_port() or self.port
         if not (self.owns(record.pid) and self.ready()):
             raise NodeFailed(self.name, f"pid {record.pid} runs but does not answer; stop it first", self.log)
         return True
@@ -283,7 +294,9 @@ class Node(ABC):
         return int(file.read_text()) if file.is_file() else None
 
 
-def stop_recorded(file: Path, gentle: signal.Signals = signal.SIGTERM, seconds: float = GRACE_SECONDS) -> bool:
+def stop_recorded(
+    file: Path, gentle: signal.Signals = signal.SIGTERM, seconds: float = GRACE_SECONDS
+) -> bool:
     """Stop the process that a record names, if it is still that process; False when it was gone."""
     record = Record.read(file)
     if record is None:

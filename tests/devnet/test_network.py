@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The whole network: everything at once, cold seats only in a ceremony, nothing left behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from devnet.network import COLD_SEATS, HOT_SEATS, Devnet, NetworkBusy, NetworkRuns, State
+from devnet.pids import Identity, Record
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def alive(home: Path) -> list[Identity]:
+    """The living processes that the records of this home name."""
+    records = [Record.read(file) for file in home.glob("devnet/*/pid.json")]
+    return [record.identity for record in records if record and record.identity.alive()]
+
+
+def test_the_network_runs_and_cold_seats_only_in_a_ceremony(tmp_path: Path) -> None:
+    """All is up inside `running`, cold seats inside `ceremony`, nothing after; state is kept."""
+    lines: list[str] = []
+    network = Devnet(tmp_path, progress=lines.append)
+    with network.running():
+        states = {node.name: node.state for node in network.status()}
+        assert {State.COLD} == {states[name] for name in COLD_SEATS}
+        assert {State.RUNNING} == {state for name, state in states.items() if name not in COLD_SEATS}
+        with network.ceremony(["cold-1"]) as seats:
+            cold_key = seats["cold-1"].login().secrets.transit.read_key("identity")["data"]["keys"]
+            assert ["cold-1"] == [n.name for n in network.status() if n.name in COLD_SEATS and n.pid]
+        assert {State.COLD} == {n.state for n in network.status() if n.name in COLD_SEATS}
+        with pytest.raises(NetworkBusy):
+            Devnet(tmp_path).down()
+        described = json.loads(network.network_file.read_text())
+        assert set(HOT_SEATS + COLD_SEATS) == set(described["seats"])
+        role = json.loads(Path(described["seats"]["hot-1"]["approle"]).read_text())
+        assert role["secret_id"] not in network.network_file.read_text()
+        hot_key = network.hot["hot-1"].login().secrets.transit.read_key("identity")["data"]["keys"]
+    assert [] == alive(tmp_path)
+    assert not network.network_file.exists()
+    assert any(line.startswith("anvil: ready") for line in lines)
+
+    again = Devnet(tmp_path)
+    again.up()
+    try:
+        assert hot_key == again.hot["hot-1"].login().secrets.transit.read_key("identity")["data"]["keys"]
+        pids = [node.pid for node in again.nodes]
+        Devnet(tmp_path).up()
+        assert pids == [node.pid for node in again.nodes]
+        with pytest.raises(NetworkRuns), Devnet(tmp_path).running():
+            pass
+        with again.ceremony(["cold-1"]) as seats:
+            assert cold_key == seats["cold-1"].login().secrets.transit.read_key("identity")["data"]["keys"]
+    finally:
+        Devnet(tmp_path).down()
+    assert [] == alive(tmp_path)
+
+
+DEMO = """
+import sys
+from pathlib import Path
+from devnet.network import Devnet
+with Devnet(Path(sys.argv[1]), progress=lambda line: print(line, flush=True)).running():
+    print("running", flush=True)
+    import time
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize(
+    "until",
+    [pytest.param("anvil: ready", id="while it starts"), pytest.param("running", id="while it runs")],
+)
+def test_an_interrupt_stops_everything(tmp_path: Path, until: str) -> None:
+    """Ctrl-C ends the run and every node, whenever it comes."""
+    demo = subprocess.Popen(  # noqa: S603
+        [sys.executable, "-c", DEMO, str(tmp_path)],
+        cwd=CHECKOUT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert demo.stdout is not None
+    for line in demo.stdout:
+        if line.startswith(until):
+            break
+    started = alive(tmp_path)
+    assert started
+    os.kill(demo.pid, signal.SIGINT)
+    demo.communicate(timeout=60)
+    assert demo.returncode != 0
+    deadline = time.monotonic() + 5
+    while any(node.alive() for node in started) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not any(node.alive() for node in started)
+    assert [] == alive(tmp_path)
