@@ -1,30 +1,36 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A policy bundle: what policy owners sign as one hash. It holds the asset registry and the fee schedule; rules, limits and
-claims join it in the same canonical JSON.
+"""A policy bundle: what policy owners sign as one hash.
 
-Files, in one folder: `assets.yaml` and `fees.yaml`.
+It holds rules, limits, the seats' floors, the asset registry and the fee schedule, in one canonical JSON. A bundle without rules
+cannot exist.
+
+Files, in one folder: those of `FILES`, each with `.yaml` behind it.
 """
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from custody.rules.amounts import Amount, Asset, AssetKind, Assets
+from custody.rules.amounts import Asset, AssetKind, Assets
 from custody.rules.errors import InvalidInput
 from custody.rules.ledger import canonical
 from custody.rules.refusals import Rule
+from custody.rules.requirement import Floors
 from custody.rules.settlements import BPS, FeeSchedule
 from custody.rules.wallets import Address, Chain
-from policies.strict_yaml import Node, read
+from policies.evaluate import Policy
+from policies.limits import read_floors, read_limits
+from policies.quantities import duration, quantity, text, whole
+from policies.rules_model import Limits, PolicyRule
+from policies.rules_reader import read_rules
+from policies.shapes import mapping, rows
+from policies.strict_yaml import Located, Node, check_node, locate
 
-_DURATION: Final = re.compile(r"([1-9][0-9]{0,5})(s|min|h|d)")
-_SECONDS: Final = {"s": 1, "min": 60, "h": 3600, "d": 86400}
-FILES: Final = ("assets", "fees")
+FILES: Final = ("assets", "fees", "limits", "floors", "rules")
 
 
 @dataclass(frozen=True)
@@ -41,12 +47,32 @@ class Bundle:
     @cached_property
     def assets(self) -> Assets:
         """The asset registry; raises InvalidInput naming the field that is wrong."""
-        return _assets(_mapping(self.documents["assets"], "assets.yaml", {"chains", "assets"}))
+        return _assets(mapping(self.documents["assets"], "assets.yaml:", ("chains", "assets")))
 
     @cached_property
     def fees(self) -> FeeSchedule:
         """The fee schedule over this bundle's assets."""
-        return _fees(_mapping(self.documents["fees"], "fees.yaml", {"maturity", "fees"}), self.assets, self.hash)
+        return _fees(mapping(self.documents["fees"], "fees.yaml:", ("maturity", "fees")), self.assets, self.hash)
+
+    @cached_property
+    def limits(self) -> Limits:
+        """Native limits that rules refer to, total over the assets."""
+        return read_limits(self.documents["limits"], self.assets)
+
+    @cached_property
+    def floors(self) -> Floors:
+        """The seats' own minima, total over tiers and assets."""
+        return read_floors(self.documents["floors"], self.assets)
+
+    @cached_property
+    def rules(self) -> tuple[PolicyRule, ...]:
+        """Every rule, by id."""
+        return read_rules(self.documents["rules"], self.assets, self.limits)
+
+    @cached_property
+    def policy(self) -> Policy:
+        """The rules compiled, ready to evaluate; what custody gets as its policy in force."""
+        return Policy(self.rules, self.limits, self.floors, self.assets, self.hash)
 
     def to_json(self) -> dict[str, Node]:
         """The documents, as they are mirrored and handed to seats."""
@@ -54,72 +80,49 @@ class Bundle:
 
 
 def load(folder: Path) -> Bundle:
-    """Read a bundle's files strictly and check that every part is whole."""
-    return from_json({name: read(folder / f"{name}.yaml") for name in FILES})
+    """Read a bundle's files strictly and check that every part is whole. Raises InvalidInput naming file and line."""
+    located = {name: locate(folder / f"{name}.yaml") for name in FILES}
+    try:
+        return from_json({name: document.node for name, document in located.items()})
+    except InvalidInput as error:
+        line = _line(error.field, located)
+        if line is None:
+            raise
+        file, _, path = error.field.partition(":")
+        raise InvalidInput(f"{file}:{line}: {path}".rstrip(": "), error.rule, error.got, error.want) from error
 
 
 def from_json(documents: Mapping[str, Node]) -> Bundle:
-    """A bundle from its documents; both parts must be valid for the bundle to exist at all."""
+    """A bundle from its documents; every part must be valid for the bundle to exist at all."""
     if set(documents) != set(FILES):
         raise InvalidInput("bundle", Rule.MALFORMED, ", ".join(sorted(documents)), ", ".join(FILES))
-    bundle = Bundle(json.loads(canonical(dict(documents))))
-    _ = bundle.assets, bundle.fees
+    checked = {name: check_node(document, name) for name, document in documents.items()}
+    bundle = Bundle(json.loads(canonical(checked)))
+    _ = bundle.assets, bundle.fees, bundle.policy
     return bundle
 
 
-def _mapping(node: Node, where: str, keys: set[str]) -> dict[str, Node]:
-    if not isinstance(node, dict) or set(node) != keys:
-        got = ", ".join(sorted(node)) if isinstance(node, dict) else type(node).__name__
-        raise InvalidInput(where, Rule.MALFORMED, got, "exactly the keys " + ", ".join(sorted(keys)))
-    return node
-
-
-def _rows(node: Node, where: str) -> list[Node]:
-    if not isinstance(node, list) or not node:
-        raise InvalidInput(where, Rule.MALFORMED, type(node).__name__, "a list of at least one")
-    return node
-
-
-def _text(node: Node, where: str) -> str:
-    if not isinstance(node, str):
-        raise InvalidInput(where, Rule.MALFORMED, type(node).__name__, "text")
-    return node
-
-
-def _whole(node: Node, where: str, most: int) -> int:
-    text = _text(node, where)
-    if re.fullmatch(r"0|[1-9][0-9]{0,8}", text) is None or int(text) > most:
-        raise InvalidInput(where, Rule.MALFORMED, repr(text), f"a whole number up to {most}")
-    return int(text)
-
-
-def quantity(node: Node, asset: Asset, where: str) -> int:
-    """An amount with its mandatory unit, such as `0.25 BTC`; base units."""
-    number, _, unit = _text(node, where).partition(" ")
-    if unit != asset.symbol:
-        raise InvalidInput(where, Rule.MALFORMED, repr(node), f"an amount in {asset.symbol}, unit written out")
-    return Amount.parse(asset, number, where).units
-
-
-def duration(node: Node, where: str) -> int:
-    """A duration with its mandatory unit (s, min, h, d); seconds."""
-    match = _DURATION.fullmatch(_text(node, where))
-    if match is None:
-        raise InvalidInput(where, Rule.MALFORMED, repr(node), "a duration such as 24h")
-    return int(match[1]) * _SECONDS[match[2]]
+def _line(field: str, located: Mapping[str, Located]) -> int | None:
+    """The line of a field's path, or of the nearest thing around it that has one."""
+    document = located.get(field.partition(".yaml:")[0])
+    while document is not None and ":" in field:
+        if field in document.lines:
+            return document.lines[field]
+        field = field[: max(field.rfind("."), field.rfind("["))]
+    return None
 
 
 def _assets(data: dict[str, Node]) -> Assets:
     finality: dict[Chain, int] = {}
-    for position, row in enumerate(_rows(data["chains"], "assets.yaml:chains")):
+    for position, row in enumerate(rows(data["chains"], "assets.yaml:chains")):
         where = f"assets.yaml:chains[{position}]"
-        fields = _mapping(row, where, {"chain", "final"})
-        chain = Chain(_text(fields["chain"], f"{where}.chain"))
+        fields = mapping(row, where, ("chain", "final"))
+        chain = Chain(text(fields["chain"], f"{where}.chain"))
         if chain in finality:
             raise InvalidInput(f"{where}.chain", Rule.NAME_REUSED, str(chain), "each chain once")
         finality[chain] = _finality(chain, fields["final"], f"{where}.final")
-    rows = _rows(data["assets"], "assets.yaml:assets")
-    return Assets(tuple(_asset(row, f"assets.yaml:assets[{i}]") for i, row in enumerate(rows)), finality)
+    listed = rows(data["assets"], "assets.yaml:assets")
+    return Assets(tuple(_asset(row, f"assets.yaml:assets[{i}]") for i, row in enumerate(listed)), finality)
 
 
 def _finality(chain: Chain, node: Node, where: str) -> int:
@@ -128,8 +131,8 @@ def _finality(chain: Chain, node: Node, where: str) -> int:
             raise InvalidInput(where, Rule.MALFORMED, repr(node), "'finalized block' on EVM")
         return 0
     least = 3 if chain.bitcoin_network == "regtest" else 6
-    number, _, unit = _text(node, where).partition(" ")
-    depth = _whole(number, where, 1000)
+    number, _, unit = text(node, where).partition(" ")
+    depth = whole(number, where, 1000)
     if unit != "confirmations" or depth < least:
         raise InvalidInput(where, Rule.MALFORMED, repr(node), f"at least {least} confirmations (TRUST.md, Provenance)")
     return depth
@@ -137,28 +140,34 @@ def _finality(chain: Chain, node: Node, where: str) -> int:
 
 def _asset(row: Node, where: str) -> Asset:
     has_contract = isinstance(row, dict) and "contract" in row
-    fields = _mapping(row, where, {"symbol", "chain", "decimals", "dust"} | ({"contract"} if has_contract else set()))
-    chain = Chain(_text(fields["chain"], f"{where}.chain"))
-    contract = Address.parse(chain, _text(fields["contract"], f"{where}.contract"), f"{where}.contract") if has_contract else None
+    fields = mapping(row, where, ("symbol", "chain", "decimals", "dust"), ("contract",))
+    chain = Chain(text(fields["chain"], f"{where}.chain"))
+    contract = (
+        Address.parse(chain, text(fields["contract"], f"{where}.contract"), f"{where}.contract")
+        if has_contract
+        else None
+    )
     kind = AssetKind.ERC20 if contract else AssetKind.NATIVE
-    symbol = _text(fields["symbol"], f"{where}.symbol")
-    bare = Asset(symbol, chain, kind, _whole(fields["decimals"], f"{where}.decimals", 36), contract)
+    symbol = text(fields["symbol"], f"{where}.symbol")
+    bare = Asset(symbol, chain, kind, whole(fields["decimals"], f"{where}.decimals", 36), contract)
     return Asset(symbol, chain, kind, bare.decimals, contract, quantity(fields["dust"], bare, f"{where}.dust"))
 
 
 def _fees(data: dict[str, Node], assets: Assets, bundle: bytes) -> FeeSchedule:
     maximum: dict[str, int] = {}
     daily: dict[str, int] = {}
-    for position, row in enumerate(_rows(data["fees"], "fees.yaml:fees")):
+    for position, row in enumerate(rows(data["fees"], "fees.yaml:fees")):
         where = f"fees.yaml:fees[{position}]"
-        fields = _mapping(row, where, {"asset", "at_most", "swept_per_day"})
-        asset = assets.get(_text(fields["asset"], f"{where}.asset"), f"{where}.asset")
+        fields = mapping(row, where, ("asset", "at_most", "swept_per_day"))
+        asset = assets.get(text(fields["asset"], f"{where}.asset"), f"{where}.asset")
         if asset.symbol in maximum:
             raise InvalidInput(f"{where}.asset", Rule.NAME_REUSED, asset.symbol, "each asset once")
-        number, _, unit = _text(fields["at_most"], f"{where}.at_most").partition(" ")
+        number, _, unit = text(fields["at_most"], f"{where}.at_most").partition(" ")
         if unit != "bps":
-            raise InvalidInput(f"{where}.at_most", Rule.MALFORMED, repr(fields["at_most"]), "basis points, such as '25 bps'")
-        maximum[asset.symbol] = _whole(number, f"{where}.at_most", BPS)
+            raise InvalidInput(
+                f"{where}.at_most", Rule.MALFORMED, repr(fields["at_most"]), "basis points, such as '25 bps'"
+            )
+        maximum[asset.symbol] = whole(number, f"{where}.at_most", BPS)
         daily[asset.symbol] = quantity(fields["swept_per_day"], asset, f"{where}.swept_per_day")
     if missing := {a.symbol for a in assets} - set(maximum):
         raise InvalidInput("fees.yaml:fees", Rule.MALFORMED, f"no row for {sorted(missing)}", "a row for every asset")

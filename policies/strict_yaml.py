@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """A YAML reader that types nothing and forgives nothing: every scalar stays the text a reviewer saw (facts: PyYAML's traps)."""
 
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +21,23 @@ _FORBIDDEN: Final = {
     yaml.DirectiveToken: "a directive",
     yaml.DocumentEndToken: "a second document",
 }
+_OPENS: Final = (
+    yaml.BlockMappingStartToken,
+    yaml.BlockSequenceStartToken,
+    yaml.FlowMappingStartToken,
+    yaml.FlowSequenceStartToken,
+)
+_CLOSES: Final = (yaml.BlockEndToken, yaml.FlowMappingEndToken, yaml.FlowSequenceEndToken)
+_PLAIN: Final = re.compile(r"[\x20-\x7e\n]*")
+_DEEPEST: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """What a file says, and on which line each part of it stands. Paths look like `rules.yaml:rules[3].when.usd`."""
+
+    node: Node
+    lines: Mapping[str, int]
 
 
 def read(path: Path) -> Node:
@@ -25,24 +45,36 @@ def read(path: Path) -> Node:
 
     Raises InvalidInput naming file and line; there is no second guess.
     """
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise InvalidInput(str(path.name), Rule.MALFORMED, str(error.strerror), "a readable file") from error
-    return parse(raw, path.name)
+    return locate(path).node
 
 
 def parse(raw: bytes, name: str) -> Node:
     """Read YAML text under a name used in errors."""
-    for number, line in enumerate(raw.splitlines(), 1):
+    return parse_located(raw, name).node
+
+
+def locate(path: Path) -> Located:
+    """Read one file as `read` does, and keep the lines."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise InvalidInput(str(path.name), Rule.MALFORMED, str(error.strerror), "a readable file") from error
+    return parse_located(raw, path.name)
+
+
+def parse_located(raw: bytes, name: str) -> Located:
+    """Read YAML text as `parse` does, and keep the lines."""
+    for number, line in enumerate(raw.split(b"\n"), 1):
         if not line.isascii():
-            raise InvalidInput(f"{name}:{number}", Rule.MALFORMED, repr(line[:40]), "ASCII only (look-alike letters mislead)")
+            raise InvalidInput(
+                f"{name}:{number}", Rule.MALFORMED, repr(line[:40]), "ASCII only (look-alike letters mislead)"
+            )
+        # A carriage return or an escape sequence shows a reviewer at a terminal another line than the one that counts.
+        if _PLAIN.fullmatch(line.decode("ascii")) is None:
+            raise InvalidInput(f"{name}:{number}", Rule.MALFORMED, repr(line[:40]), "no tabs and no control characters")
     text = raw.decode("ascii")
     try:
-        for token in yaml.scan(text, Loader=yaml.BaseLoader):
-            for kind, what in _FORBIDDEN.items():
-                if isinstance(token, kind):
-                    raise InvalidInput(f"{name}:{token.start_mark.line + 1}", Rule.MALFORMED, what, "plain YAML without it")
+        _check_tokens(text, name)
         root = yaml.compose(text, Loader=yaml.BaseLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -50,22 +82,60 @@ def parse(raw: bytes, name: str) -> Node:
         raise InvalidInput(where, Rule.MALFORMED, str(getattr(error, "problem", error)), "valid YAML") from error
     if root is None:
         raise InvalidInput(name, Rule.MALFORMED, "an empty file", "a mapping")
-    return _plain(root, name)
+    lines: dict[str, int] = {}
+    return Located(_plain(root, name, f"{name}:", lines), lines)
 
 
-def _plain(node: yaml.Node, name: str) -> Node:
+def _check_tokens(text: str, name: str) -> None:
+    """Before anything is built: nothing forbidden, and no nesting that would exhaust whoever builds it."""
+    depth = 0
+    for token in yaml.scan(text, Loader=yaml.BaseLoader):
+        where = f"{name}:{token.start_mark.line + 1}"
+        for kind, what in _FORBIDDEN.items():
+            if isinstance(token, kind):
+                raise InvalidInput(where, Rule.MALFORMED, what, "plain YAML without it")
+        depth += isinstance(token, _OPENS) - isinstance(token, _CLOSES)
+        if depth > _DEEPEST:
+            raise InvalidInput(where, Rule.MALFORMED, "very deep nesting", f"at most {_DEEPEST} levels")
+
+
+def _plain(node: yaml.Node, name: str, path: str, lines: dict[str, int]) -> Node:
+    where = f"{name}:{node.start_mark.line + 1}"
+    lines.setdefault(path, node.start_mark.line + 1)
     if isinstance(node, yaml.ScalarNode):
-        return str(node.value)
+        return check_text(str(node.value), where)
     if isinstance(node, yaml.SequenceNode):
-        return [_plain(item, name) for item in node.value]
+        return [_plain(item, name, f"{path}[{i}]", lines) for i, item in enumerate(node.value)]
     if not isinstance(node, yaml.MappingNode):
-        raise InvalidInput(name, Rule.MALFORMED, type(node).__name__, "a mapping, a list or text")
+        raise InvalidInput(where, Rule.MALFORMED, type(node).__name__, "a mapping, a list or text")
     found: dict[str, Node] = {}
     for key, value in node.value:
         where = f"{name}:{key.start_mark.line + 1}"
         if not isinstance(key, yaml.ScalarNode) or key.value == "<<":
             raise InvalidInput(where, Rule.MALFORMED, "a merge or a key that is no text", "a plain key")
-        if key.value in found:
+        if check_text(key.value, where) in found:
             raise InvalidInput(where, Rule.NAME_REUSED, repr(key.value), "each key once")
-        found[key.value] = _plain(value, name)
+        below = f"{path}{key.value}" if path.endswith(":") else f"{path}.{key.value}"
+        lines[below] = key.start_mark.line + 1
+        found[key.value] = _plain(value, name, below, lines)
     return found
+
+
+def check_text(text: str, where: str) -> str:
+    r"""Text that reads the same for everybody: a quoted "\u0430" is ASCII in the file and another alphabet in the value."""
+    if _PLAIN.fullmatch(text) is None:
+        raise InvalidInput(where, Rule.MALFORMED, ascii(text[:40]), "printable ASCII, escapes included")
+    return text
+
+
+def check_node(data: object, where: str, depth: int = 0) -> Node:
+    """A document that arrived as JSON, held to what a file is held to: text, lists and mappings of printable ASCII."""
+    if depth > _DEEPEST:
+        raise InvalidInput(where, Rule.MALFORMED, "very deep nesting", f"at most {_DEEPEST} levels")
+    if isinstance(data, str):
+        return check_text(data, where)
+    if isinstance(data, list):
+        return [check_node(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(data)]
+    if isinstance(data, dict) and all(isinstance(key, str) for key in data):
+        return {check_text(key, where): check_node(value, f"{where}.{key}", depth + 1) for key, value in data.items()}
+    raise InvalidInput(where, Rule.MALFORMED, type(data).__name__, "a mapping, a list or text")

@@ -4,16 +4,24 @@
 A node that cannot be had fails the test: a custody service whose chain tests quietly did not run is untested.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from devnet.anvil import Anvil
 from devnet.bitcoind import Bitcoind
 from devnet.grants import Kind
 from devnet.openbao import OpenBao
 from devnet.postgres import postgres
+
+# A shared machine makes single examples slow, so there is no deadline; `make soak` and `make mutants` choose another profile.
+settings.register_profile("default", deadline=None)
+settings.register_profile("soak", deadline=None, max_examples=5000, stateful_step_count=200)
+settings.register_profile("mutants", deadline=None, max_examples=25, derandomize=True, database=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 @pytest.fixture(scope="session")

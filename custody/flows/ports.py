@@ -6,7 +6,8 @@ Every port raises `Unavailable` where the outside does not answer; unknown is ne
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from enum import Enum
+from typing import Protocol, TypeVar, runtime_checkable
 
 from custody.rules.amounts import Asset
 from custody.rules.certificates import DepositAddress, SeatHead, SeatKey, WalletCertificate
@@ -60,12 +61,44 @@ class ChainView(Protocol):
         ...
 
 
+class Branch(Enum):
+    """The two branches of a wallet's addresses: paid by others, and paid to itself (Bitcoin change)."""
+
+    RECEIVE = 0
+    CHANGE = 1
+
+
+class AddressDeriver(Protocol):
+    """Addresses from a certificate alone: no row, no server."""
+
+    def derive(self, certificate: WalletCertificate, branch: Branch, index: int) -> Address:
+        """The address at an index: a deposit Safe on EVM, a script's address on Bitcoin. Raises InvalidInput: no such branch."""
+        ...
+
+    def main(self, certificate: WalletCertificate) -> Address | None:
+        """The Safe on EVM; None on Bitcoin, where a wallet has no one address."""
+        ...
+
+
+@runtime_checkable
 class SafeReader(Protocol):
     """What only an EVM chain can tell: the state of a certified Safe."""
 
     def safe_state(self, wallet: bytes, certificate: WalletCertificate, at: BlockRef) -> SafeState:
         """Owners, threshold, modules, guard, handler, singleton and nonce at a block."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """One journal row as an auditor finds it: the entry where it can be read, and what is damaged about the row itself.
+
+    Damage is: unreadable or not canonical JSON, lines or identities kept beside it that differ from it.
+    """
+
+    position: int
+    recorded: JournalEntry | None
+    damage: tuple[Refusal, ...]
 
 
 class Journal(Protocol):
@@ -88,7 +121,11 @@ class Journal(Protocol):
         ...
 
     def get(self, position: int) -> JournalEntry | None:
-        """One entry."""
+        """One entry. Raises InvalidInput on a damaged row."""
+        ...
+
+    def examine(self, after: int = 0, limit: int = 1000) -> Sequence[Examined]:
+        """Rows with position > after, ascending, for an audit: a damaged one is told, never raised (hashes not recomputed)."""
         ...
 
     def balance(self, account: Account, asset: Asset) -> int:
@@ -108,7 +145,10 @@ class Journal(Protocol):
         ...
 
     def matured_fees(self, asset: Asset, recorded_by: int) -> int:
-        """Accrued fees recorded at or before a time, less everything swept since; never below zero."""
+        """Accrued fees recorded at or before a time, less everything swept since; never below zero.
+
+        A clock that ran back ripens nothing early: an entry counts with the latest time recorded up to it.
+        """
         ...
 
 
@@ -290,4 +330,52 @@ class AttestorPort(Protocol):
 
     def statement(self) -> Signed[Statement]:
         """Read ledger and chains at one final height each, check history and origins, sign what was found."""
+        ...
+
+
+class AttestorMemory(Protocol):
+    """The attestor's own vault: its key, and every promise that must outlive it. Each is durable before it returns."""
+
+    def identity(self) -> Key:
+        """The attestor's Ed25519 key."""
+        ...
+
+    def sign(self, digest: bytes) -> Signature:
+        """Sign a typed message's 32-byte digest."""
+        ...
+
+    def pinned(self) -> Signed[RosterVersion] | None:
+        """Genesis as it was pinned, or None before."""
+        ...
+
+    def pin(self, signed: Signed[RosterVersion]) -> None:
+        """Pin genesis, once. Raises Refused(WRONG_GENESIS) where another is pinned."""
+        ...
+
+    def see_roster(self, version: int, digest: bytes) -> None:
+        """Note the newest roster version seen. Raises Refused(ROSTER_OLDER) for an older one, or another of the same number."""
+        ...
+
+    def bind(self, wallet: bytes, index: int, customer: str, address: str) -> None:
+        """Bind an index to one customer for ever. The same again is fine. Raises Refused: INDEX_BOUND, ADDRESS_MISMATCH."""
+        ...
+
+    def next_sequence(self, at_least: int) -> int:
+        """A number above every one given before."""
+        ...
+
+    def attested(self) -> JournalHead | None:
+        """The newest ledger head that was vouched for, or None before the first."""
+        ...
+
+    def extend(self, old: JournalHead, new: JournalHead) -> None:
+        """Vouch for a longer history. Raises Refused(HISTORY_CHANGED) where `old` is not what was vouched for."""
+        ...
+
+    def offset(self) -> int:
+        """Seconds that the statement clock was moved forward by; zero where it never was."""
+        ...
+
+    def advance(self, seconds: int) -> int:
+        """Move the statement clock forward by a positive number of seconds; gives the new offset."""
         ...

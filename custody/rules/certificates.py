@@ -33,6 +33,11 @@ class WalletKey(Struct):
     public: Bytes
     xpub: str
 
+    @property
+    def material(self) -> str:
+        """The key itself, whatever origin stands before it: what may be in one place only."""
+        return self.public.hex() or self.xpub.rpartition("]")[2]
+
 
 @dataclass(frozen=True, slots=True)
 class SeatKey(Struct):
@@ -65,6 +70,10 @@ class BitcoinScript(Struct):
     """A ranged output descriptor with both branches: `wsh(sortedmulti(M,…/<0;1>/*))` with its checksum."""
 
     descriptor: str
+
+
+Script = tuple[tuple[SafeParameters, ...], tuple[BitcoinScript, ...]]
+"""What determines an address: one Safe and no script on EVM, no Safe and one script on Bitcoin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,20 +173,30 @@ def check_certificate(
             yield Refusal(Rule.SEAT_UNKNOWN, seat=name)
         elif (name in cold_seats) != (certificate.tier == Tier.CUSTOMER_COLD):
             yield Refusal(Rule.SEAT_TIER, seat=name, tier=certificate.tier, want="cold seats for cold wallets only")
-    for public, count in Counter((s.key.public, s.key.xpub) for s in certificate.seats).items():
-        if count > 1:
-            yield Refusal(Rule.KEY_REUSED, key=public[1] or public[0].hex(), times=count)
     for organisation, count in Counter(organisations[n] for n in names if n in organisations).items():
         if count >= certificate.m:
             yield Refusal(Rule.ORGANISATION_HOLDS_QUORUM, organisation=organisation, seats=count, m=certificate.m)
-    for seat in certificate.seats:
-        if (seat.key.label, seat.key.chain) != (certificate.label, certificate.chain):
-            yield Refusal(Rule.KEY_REUSED, seat=seat.key.seat, made_for=seat.key.label, offered_for=certificate.label)
+    yield from _check_keys(certificate)
     if certificate.tier not in set(Tier):
         yield Refusal(Rule.MALFORMED, field="tier", got=certificate.tier, want=", ".join(Tier))
-    is_evm = certificate.chain.startswith("eip155:")
-    if (len(certificate.safe), len(certificate.script)) != ((1, 0) if is_evm else (0, 1)):
+    if (len(certificate.safe), len(certificate.script)) != ((1, 0) if _is_evm(certificate) else (0, 1)):
         yield Refusal(Rule.SCRIPT_MISMATCH, chain=certificate.chain, want="one Safe on EVM, one script on Bitcoin")
+
+
+def _is_evm(certificate: WalletCertificate) -> bool:
+    return certificate.chain.startswith("eip155:")
+
+
+def _check_keys(certificate: WalletCertificate) -> Iterator[Refusal]:
+    """Each key of the chain's own kind, made for this wallet, and once: under another origin or note it is the same key."""
+    for material, count in Counter(s.key.material for s in certificate.seats).items():
+        if count > 1:
+            yield Refusal(Rule.KEY_REUSED, key=material, times=count)
+    for key in (s.key for s in certificate.seats):
+        if (len(key.public), bool(key.xpub)) != ((KEY_EVM, False) if _is_evm(certificate) else (0, True)):
+            yield Refusal(Rule.SCRIPT_MISMATCH, seat=key.seat, want=f"{KEY_EVM} bytes on EVM, an xpub on Bitcoin, not both")
+        if (key.label, key.chain) != (certificate.label, certificate.chain):
+            yield Refusal(Rule.KEY_REUSED, seat=key.seat, made_for=key.label, offered_for=certificate.label)
 
 
 def check_succession(old: WalletCertificate, new: WalletCertificate) -> Iterator[Refusal]:

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Law 2: for each asset, in its own base units, final customer-tier balance covers what is owed. No prices."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from custody.rules.errors import InvalidInput
 from custody.rules.refusals import Refusal, Rule
 from custody.rules.statements import AssetCoverage, Statement
 
@@ -17,6 +19,10 @@ class Outflow:
     reduces_liability: int
     """How much of it settles a customer's own balance (a withdrawal), in the same base units."""
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.reduces_liability <= self.units:  # more would let one outflow pay for another
+            raise InvalidInput("outflow", Rule.MALFORMED, f"{self.reduces_liability} of {self.units}", "0 to all of it")
+
 
 def liabilities(row: AssetCoverage) -> int:
     """What customers are owed of one asset: available, held, and suspense, which belongs to somebody unknown."""
@@ -29,8 +35,10 @@ def surplus(row: AssetCoverage) -> int:
 
 
 def check(rows: Iterable[AssetCoverage], assets: Iterable[str], outflows: Iterable[Outflow] = ()) -> Iterator[Refusal]:
-    """Every asset covered, now and after these outflows; an asset without a row is unknown, and unknown means no."""
-    by_asset = {row.asset: row for row in rows}
+    """Every asset covered, now and after these outflows; an asset without exactly one row is unknown, and unknown means no."""
+    told = list(rows)
+    times = Counter(row.asset for row in told)
+    by_asset = {row.asset: row for row in told if times[row.asset] == 1}
     leaving: dict[str, int] = {}
     for outflow in outflows:
         leaving[outflow.asset] = leaving.get(outflow.asset, 0) + outflow.units - outflow.reduces_liability

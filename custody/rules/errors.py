@@ -1,19 +1,15 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The tree of exceptions: each carries its operands, so that a caller can say what was wrong and what would be right."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 
 class CustodyError(Exception):
     """Root of everything this code base raises on purpose."""
 
     def __str__(self) -> str:
-        operands = ", ".join(f"{f.name}={getattr(self, f.name)!s}" for f in fields(self)) if _is_dataclass(self) else ""
+        operands = ", ".join(f"{name}={value!s}" for name, value in vars(self).items())
         return f"{type(self).__name__}({operands})"
-
-
-def _is_dataclass(error: CustodyError) -> bool:
-    return hasattr(type(error), "__dataclass_fields__")
 
 
 @dataclass(eq=False)

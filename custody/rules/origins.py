@@ -2,6 +2,7 @@
 """Provenance: what made a journal entry true (TRUST.md). Stored in its row; `ledger verify` and the attestor check it again."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Final
 
 from custody.rules.errors import InvalidInput
@@ -99,3 +100,40 @@ def identity_of(proof: ChainProof) -> str:
             return f"{proof.chain}/{proof.block.hex()}/{proof.address.lower()}"
         case BitcoinProof():
             return f"{proof.chain}/{proof.block.hex()}/{proof.txid.hex()}:{proof.vout}"
+
+
+def measured(proof: ChainProof) -> int:
+    """Base units that a proof shows arriving; zero or less shows nothing."""
+    match proof:
+        case TokenProof():
+            return proof.measured
+        case NativeProof():
+            return proof.after - proof.before + proof.outflows
+        case BitcoinProof():
+            return proof.value
+
+
+class Once(StrEnum):
+    """What a journal records once at most."""
+
+    CHAIN_EVENT = "chain_event"
+    REVERSAL = "reversal"
+    SETTLEMENT = "settlement"
+    TRADE = "trade"
+    MANUAL = "manual"
+
+
+def recorded_once(origin: Origin) -> tuple[tuple[Once, str], ...]:
+    """What no other entry may rest on: its chain event, the position it reverses, or its id and the ids of its trades.
+
+    A trade settles once ever, whichever batch or client it comes with. A chain event may be credited again only after its credit
+    was reversed, because a block that a reorg took can come back.
+    """
+    if isinstance(origin, Signed):
+        if isinstance(origin.message, ManualEntry):
+            return ((Once.MANUAL, origin.message.id),)
+        trades = ((Once.TRADE, trade.id) for trade in origin.message.trades)
+        return ((Once.SETTLEMENT, origin.message.id), *trades)
+    if isinstance(origin, Reversal):
+        return ((Once.REVERSAL, str(origin.entry)),)
+    return ((Once.CHAIN_EVENT, identity_of(origin)),)

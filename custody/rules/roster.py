@@ -11,10 +11,11 @@ from functools import cached_property
 from typing import Final
 
 from custody.rules.certificates import WalletCertificate, check_certificate
+from custody.rules.errors import InvalidInput
 from custody.rules.refusals import Refusal, Rule
-from custody.rules.signatures import Key, Signed
+from custody.rules.signatures import Key, Scheme, Signed
 from custody.rules.typed import ZERO32, Bytes32, Domain, EvmHex, Struct, Uint16, Uint64, Uint256
-from custody.rules.wallets import DEVNET_CHAINS
+from custody.rules.wallets import DEVNET_CHAINS, Chain
 
 SCOPES: Final = ("read", "propose", "settle")
 CLOCKS: Final = ("wall", "statement")
@@ -159,6 +160,11 @@ class Roster:
         yield from self.check_quorum(signed, self.version.thresholds.certificate, None, now)
 
 
+def relayer_key(relayer: Relayer) -> Key:
+    """The key a relayer signs version 1 with: the one that pays gas, known by its address."""
+    return Key(Scheme.EIP712_SECP256K1, bytes.fromhex(relayer.address[2:]))
+
+
 def named_keys(version: RosterVersion) -> dict[str, tuple[Key, ...]]:
     """Everybody a version names, each with the keys of which one has to sign version 1."""
     named: dict[str, tuple[Key, ...]] = {}
@@ -166,6 +172,7 @@ def named_keys(version: RosterVersion) -> dict[str, tuple[Key, ...]]:
     named |= {f"client:{c.id}": (c.key,) for c in version.clients}
     named |= {f"feeder:{f.id}": (f.key,) for f in version.feeders}
     named |= {f"seat:{s.id}": (s.identity,) for s in version.seats}
+    named |= {f"relayer:{r.address}": (relayer_key(r),) for r in version.relayers}
     return named | {"attestor": (version.attestor,)}
 
 
@@ -190,10 +197,24 @@ def check_version(version: RosterVersion) -> Iterator[Refusal]:
             yield Refusal(Rule.MALFORMED, field=f"seat:{seat.id}.identity", got=seat.identity.scheme, want="ed25519")
     if not version.seats:
         yield Refusal(Rule.MALFORMED, field="roster.seats", got="none", want="at least one seat")
+    yield from _check_chains(version)
     if version.clock not in CLOCKS:
         yield Refusal(Rule.MALFORMED, field="roster.clock", got=version.clock, want=" or ".join(CLOCKS))
     if version.clock == "statement" and not set(version.chains) <= set(DEVNET_CHAINS):
         yield Refusal(Rule.CLOCK_NOT_DEVNET, chains=list(version.chains), devnet=list(DEVNET_CHAINS))
+
+
+def _check_chains(version: RosterVersion) -> Iterator[Refusal]:
+    if not version.chains:
+        yield Refusal(Rule.MALFORMED, field="roster.chains", got="none", want="at least one chain")
+    for name in version.chains:
+        try:
+            Chain(name)
+        except InvalidInput as error:
+            yield Refusal(Rule.UNKNOWN_CHAIN, field="roster.chains", got=name, want=error.want)
+    for relayer in version.relayers:
+        if relayer.chain not in version.chains or not relayer.chain.startswith("eip155:"):
+            yield Refusal(Rule.UNKNOWN_CHAIN, field="roster.relayers", got=relayer.chain, want="an EVM chain of this version")
 
 
 def _check_thresholds(version: RosterVersion) -> Iterator[Refusal]:
@@ -240,17 +261,22 @@ def check_genesis(signed: Signed[RosterVersion], now: int) -> Iterator[Refusal]:
             yield Refusal(Rule.SIGNER_EXPIRED, person=person.id, expired=person.expires, now=now)
 
 
+def check_lineage(old: Roster, new: RosterVersion) -> Iterator[Refusal]:
+    """A next version before anybody signed it: whole in itself, names its predecessor, keeps the clock and every chain."""
+    yield from check_version(new)
+    if new.version != old.version.version + 1 or new.previous != old.version.struct_hash:
+        yield Refusal(Rule.NOT_SUCCESSOR, version=new.version, want=old.version.version + 1)
+    if new.clock != old.version.clock or not set(old.version.chains) <= set(new.chains):
+        yield Refusal(Rule.NOT_SUCCESSOR, field="clock or chains", got=new.clock, want=old.version.clock)
+
+
 def check_successor(old: Roster, signed: Signed[RosterVersion], now: int) -> Iterator[Refusal]:
     """A next version: names its predecessor, quorum of the old and of the new, in force only after the old one's delay.
 
     Keeps the clock and every chain; a chain may be added.
     """
     new = signed.message
-    yield from check_version(new)
-    if new.version != old.version.version + 1 or new.previous != old.version.struct_hash:
-        yield Refusal(Rule.NOT_SUCCESSOR, version=new.version, want=old.version.version + 1)
-    if new.clock != old.version.clock or not set(old.version.chains) <= set(new.chains):
-        yield Refusal(Rule.NOT_SUCCESSOR, field="clock or chains", got=new.clock, want=old.version.clock)
+    yield from check_lineage(old, new)
     if now < new.not_before or new.not_before < old.version.not_before + old.version.delay:
         yield Refusal(Rule.TOO_EARLY, not_before=new.not_before, delay=old.version.delay, now=now)
     yield from old.check_quorum(signed, old.version.thresholds.roster, None, now)

@@ -84,6 +84,8 @@ def check_settlement(settlement: Settlement, schedule: FeeSchedule, customers: f
     """The batch by itself: known customers, each trade zero-sum per asset, fees within the schedule, each trade once."""
     if not settlement.trades:
         yield Refusal(Rule.MALFORMED, field="settlement.trades", got="none", want="at least one trade")
+    if not settlement.id:
+        yield Refusal(Rule.MALFORMED, field="settlement.id", got="empty", want="an id")
     if settlement.schedule != schedule.bundle:
         yield Refusal(Rule.NOT_SUCCESSOR, field="schedule", got=settlement.schedule.hex(), want=schedule.bundle.hex())
     seen: set[str] = set()
@@ -95,24 +97,28 @@ def check_settlement(settlement: Settlement, schedule: FeeSchedule, customers: f
 
 
 def _check_trade(trade: Trade, schedule: FeeSchedule, customers: frozenset[str]) -> Iterator[Refusal]:
+    if not trade.id or not trade.legs:
+        yield Refusal(Rule.MALFORMED, field=f"trade {trade.id!r}", got=f"{len(trade.legs)} legs", want="an id and legs")
     sums: dict[str, int] = defaultdict(int)
     moved: dict[tuple[str, str], int] = defaultdict(int)
     for leg in trade.legs:
         sums[leg.asset] += leg.change
-        moved[leg.customer, leg.asset] += abs(leg.change)
+        moved[leg.customer, leg.asset] += leg.change  # net: coins sent to oneself would raise the fee's basis at will
         if leg.change == 0:
             yield Refusal(Rule.NOT_POSITIVE, field=f"trade {trade.id}", got="a leg of zero", want="legs that move something")
     for asset, total in sorted(sums.items()):
         if total:
             yield Refusal(Rule.NOT_ZERO_SUM, trade=trade.id, asset=asset, total=total)
-    unknown = {leg.customer for leg in (*trade.legs, *trade.fees)} - customers
+    unknown = ({leg.customer for leg in trade.legs} | {fee.customer for fee in trade.fees}) - customers
     for customer in sorted(unknown):
         yield Refusal(Rule.UNKNOWN_CUSTOMER, trade=trade.id, customer=customer)
     charged: dict[tuple[str, str], int] = defaultdict(int)
     for fee in trade.fees:
         charged[fee.customer, fee.asset] += fee.units
+        if fee.units == 0:
+            yield Refusal(Rule.NOT_POSITIVE, field=f"trade {trade.id}", got="a fee of zero", want="fees that charge something")
     for (customer, asset), units in sorted(charged.items()):
-        basis = moved.get((customer, asset), 0)
+        basis = abs(moved.get((customer, asset), 0))
         if basis == 0:
             yield Refusal(Rule.FEE_WITHOUT_TRADE, trade=trade.id, customer=customer, asset=asset, fee=units)
         elif units * BPS > basis * schedule.maximum_bps.get(asset, 0):

@@ -4,12 +4,13 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from eth_keys.datatypes import Signature as EcdsaSignature
-from eth_keys.exceptions import BadSignature, ValidationError
+from eth_keys.exceptions import BadSignature
+from eth_utils.exceptions import ValidationError
 
 from custody.rules.errors import InvalidInput
 from custody.rules.refusals import Rule
@@ -79,7 +80,8 @@ def _secp256k1(address: bytes, value: bytes, digest: bytes) -> bool:
         return False
 
 
-M = TypeVar("M", bound=Struct)
+M = TypeVar("M", bound=Struct, covariant=True)
+N = TypeVar("N", bound=Struct)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ class Signed(Generic[M]):
         }
 
     @classmethod
-    def from_json(cls, kind: type[M], data: object) -> Self:
+    def from_json(cls, kind: type[N], data: object) -> "Signed[N]":
         """Read a signed message of a known kind; raises InvalidInput where it is another or malformed."""
         if not isinstance(data, dict) or set(data) != {"type", "message", "signatures"}:
             raise InvalidInput(kind.__name__, Rule.MALFORMED, "another shape", "an object of type, message, signatures")
@@ -117,4 +119,4 @@ class Signed(Generic[M]):
         if not isinstance(data["signatures"], list):
             raise InvalidInput("signatures", Rule.MALFORMED, type(data["signatures"]).__name__, "a list")
         signatures = tuple(Signature.from_json(s, f"signatures[{i}]") for i, s in enumerate(data["signatures"]))
-        return cls(kind.from_json(data["message"]), signatures)
+        return Signed(kind.from_json(data["message"]), signatures)

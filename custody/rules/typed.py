@@ -8,7 +8,6 @@ Hashing is eth-account's (EIP-712); nothing here packs bytes by itself.
 
 import re
 from dataclasses import dataclass, fields
-from functools import cache
 from typing import Annotated, Any, ClassVar, Final, Self, get_args, get_origin, get_type_hints
 
 from eth_account.messages import SignableMessage, encode_typed_data
@@ -34,6 +33,7 @@ _RANGES: Final = {
     "uint16": (0, 2**16 - 1),
 }
 _INTEGER: Final = re.compile(r"0|-?[1-9][0-9]{0,77}")
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +107,15 @@ def camel(name: str) -> str:
     return head + "".join(part.capitalize() for part in rest)
 
 
-@cache
+_SCHEMAS: Final[dict[type, dict[str, Any]]] = {}
+_TYPES: Final[dict[type, dict[str, list[dict[str, str]]]]] = {}
+
+
 def _schema(cls: type[Struct]) -> dict[str, Any]:
-    hints = get_type_hints(cls, include_extras=True)
-    return {f.name: hints[f.name] for f in fields(cls)}
+    if cls not in _SCHEMAS:
+        hints = get_type_hints(cls, include_extras=True)
+        _SCHEMAS[cls] = {f.name: hints[f.name] for f in fields(cls)}
+    return _SCHEMAS[cls]
 
 
 def _solidity(kind: Any) -> str:
@@ -125,14 +130,16 @@ def _solidity(kind: Any) -> str:
     raise TypeError(f"no Solidity type for {kind!r}")
 
 
-@cache
 def _types(cls: type[Struct]) -> dict[str, list[dict[str, str]]]:
+    if cls in _TYPES:
+        return _TYPES[cls]
     found: dict[str, list[dict[str, str]]] = {cls.__name__: []}
     for name, kind in _schema(cls).items():
         found[cls.__name__].append({"name": camel(name), "type": _solidity(kind)})
         inner = get_args(kind)[0] if get_origin(kind) is tuple else kind
         if isinstance(inner, type) and issubclass(inner, Struct):
             found |= _types(inner)
+    _TYPES[cls] = found
     return found
 
 
@@ -162,8 +169,10 @@ def _check(where: str, kind: Any, value: Any) -> None:
     elif solidity == "address":
         if type(value) is not str or re.fullmatch(r"0x[0-9a-fA-F]{40}", value) is None:
             raise InvalidInput(where, Rule.MALFORMED, repr(value), "0x and 40 hex digits")
-    elif not isinstance(value, {"string": str, "bool": bool}.get(solidity, Struct)):
+    elif not isinstance(value, {"string": str, "bool": bool}.get(solidity, kind)):
         raise InvalidInput(where, Rule.MALFORMED, repr(value), solidity)
+    elif solidity == "string" and _SURROGATE.search(value):  # JSON can spell one; UTF-8, which is hashed, cannot
+        raise InvalidInput(where, Rule.MALFORMED, repr(value), "text without a lone surrogate")
 
 
 def _dump(value: Any) -> Any:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Self
 
-from embit import base58, bech32
+from embit import base58, bech32  # type: ignore[import-untyped]
 from eth_utils.address import is_checksum_address
 
 from custody.rules.errors import InvalidInput

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+# Every target first makes sure that .venv is what requirements.lock says; that takes no time when it is.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up down test lint bench soak mutants
+BIN := .venv/bin
+
+help: ## this list
+	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
+
+setup: ## build .venv from requirements.lock
+	@devnet/setup.sh
+
+demo: setup ## from a bare clone to a born deployment with deposits on both chains, narrated
+	@$(BIN)/bulkhead demo
+
+up: setup ## start the development network and leave it running
+	@$(BIN)/bulkhead devnet up
+	@echo "next: $(BIN)/bulkhead devnet status, $(BIN)/bulkhead init; stop it with: make down"
+
+down: setup ## stop the development network; what it stored stays
+	@$(BIN)/bulkhead devnet down
+
+lint: setup ## ruff, mypy --strict, import contracts
+	@status=0; \
+	$(BIN)/ruff check . || status=1; \
+	$(BIN)/ruff format --check . || status=1; \
+	$(BIN)/mypy || status=1; \
+	$(BIN)/lint-imports || status=1; \
+	exit $$status
+
+# Both run whatever the first one finds; pytest's own summary is the last line.
+test: setup ## lint, then every test
+	@status=0; $(MAKE) --no-print-directory lint || status=1; $(BIN)/python -m pytest || status=1; exit $$status
+
+bench: setup ## speed as ratios against bare operations (facts of one run, raw JSON kept)
+	@$(BIN)/python -m tests.bench
+
+soak: setup ## the property and state-machine tests with many more examples
+	@HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest tests/unit tests/contract --timeout=3600
+
+mutants: setup ## change rules and flows at random; count what no test notices (one module: ONLY='custody.rules.coverage*')
+	@HYPOTHESIS_PROFILE=mutants $(BIN)/mutmut run $(ONLY) && $(BIN)/mutmut results | grep -v 'not checked' | tail -n 60
+	@$(BIN)/mutmut export-cicd-stats >/dev/null && $(BIN)/python -c "import json; s = json.load(open('mutants/mutmut-cicd-stats.json')); \
+	  seen = s['killed'] + s['timeout']; missed = s['survived'] + s['no_tests'] + s['suspicious']; \
+	  print(f'mutants noticed: {seen} of {seen + missed}')"

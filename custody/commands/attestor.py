@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""`bulkhead attestor serve | status | advance`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from custody.commands.common import Home, home, out, say_json
+
+if TYPE_CHECKING:
+    from custody.flows.attestation import InForce
+    from custody.rules.certificates import SeatHead
+    from custody.rules.signatures import Signed
+    from custody.settings import Settings
+
+app = typer.Typer(help="The attestor: its process, its word, its clock.", no_args_is_help=True)
+
+
+@app.command("serve")
+def serve(
+    genesis: Annotated[
+        str | None, typer.Option(help="Genesis in hex as its operator was told; no other can then be pinned.")
+    ] = None,
+    home_option: Home = None,
+) -> None:
+    """Serve until stopped, with its own nodes, its own database login and its own OpenBao, as settings name them."""
+    from custody.attestor import serve_attestor  # noqa: PLC0415  # chains and store load only here
+    from custody.rules.wallets import Chain  # noqa: PLC0415
+    from custody.settings import Settings  # noqa: PLC0415
+
+    folder = home(home_option)
+    settings = Settings.load(folder)
+    own = folder / "attestor"
+    own.mkdir(mode=0o700, exist_ok=True)
+    out.print(f"attestor on {settings.attestor.socket}", markup=False)
+    serve_attestor(
+        Path(settings.attestor.approle),
+        Path(settings.attestor.socket),
+        settings.attestor_database or settings.database,
+        {Chain(name): nodes for name, nodes in settings.attestor_nodes.items()},
+        _in_force(settings),
+        genesis=bytes.fromhex(genesis.removeprefix("0x")) if genesis else None,
+        cache=own,
+        seat_heads=lambda: _seat_heads(settings),
+    )
+
+
+@app.command("status")
+def status(home_option: Home = None) -> None:
+    """What the attestor knows, unsigned, for people."""
+    from custody.attestor import RemoteAttestor  # noqa: PLC0415
+    from custody.settings import Settings  # noqa: PLC0415
+
+    say_json(RemoteAttestor(Path(Settings.load(home(home_option)).attestor.socket)).status())
+
+
+@app.command("advance")
+def advance(
+    seconds: Annotated[int, typer.Argument(min=1, help="Seconds to move forward.")], home_option: Home = None
+) -> None:
+    """Move the statement clock forward; refused unless genesis names only devnet chains and declares that clock."""
+    from custody.attestor import RemoteAttestor  # noqa: PLC0415
+    from custody.settings import Settings  # noqa: PLC0415
+
+    now = RemoteAttestor(Path(Settings.load(home(home_option)).attestor.socket)).advance(seconds)
+    out.print(f"statement time {now}", markup=False)
+
+
+def _in_force(settings: "Settings") -> "InForce":
+    from custody.attestor import oldest_finals  # noqa: PLC0415
+    from custody.flows.attestation import InForce  # noqa: PLC0415
+    from policies.bundle import load  # noqa: PLC0415
+
+    bundle = load(Path(settings.bundle))
+    return InForce(bundle.hash, bundle.assets, {bundle.hash: bundle.fees}, oldest_finals(bundle.assets.chains))
+
+
+def _seat_heads(settings: "Settings") -> "Sequence[Signed[SeatHead]]":
+    """The newest heads of the seats that answer; a cold one is silent outside a ceremony."""
+    from custody.parts import seats  # noqa: PLC0415
+    from custody.rules.errors import CustodyError  # noqa: PLC0415
+
+    heads = []
+    for seat in seats(settings).values():
+        try:
+            heads.append(seat.head())
+        except CustodyError:  # silent, or not born yet: the statement names the heads it has
+            continue
+    return heads

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What every sub-command shares: the home option, reading and writing signed documents, printing."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from rich.console import Console
+
+from custody.rules.certificates import WalletCertificate
+from custody.rules.errors import InvalidInput
+from custody.rules.governance import Freeze, PolicyActivation, Unfreeze
+from custody.rules.refusals import Rule
+from custody.rules.roster import RosterVersion
+from custody.rules.settlements import ManualEntry, Settlement
+from custody.rules.signatures import Signed
+from custody.rules.statements import Statement
+from custody.rules.typed import Struct
+from custody.settings import home_folder
+
+Home = Annotated[
+    str | None, typer.Option("--home", help="The deployment's folder; BULKHEAD_HOME or ./.bulkhead if not given.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table for people.")]
+
+out: Final = Console(soft_wrap=True, highlight=False)
+
+KINDS: Final[dict[str, type[Struct]]] = {
+    kind.__name__: kind
+    for kind in (
+        RosterVersion,
+        WalletCertificate,
+        PolicyActivation,
+        Settlement,
+        ManualEntry,
+        Freeze,
+        Unfreeze,
+        Statement,
+    )
+}
+"""Documents that travel as files."""
+
+
+def home(given: str | None) -> Path:
+    """The home folder that a command works in."""
+    return home_folder(given)
+
+
+def read_json(path: Path) -> Any:  # noqa: ANN401  # JSON as it came; every caller parses it into a typed message next
+    """Read a JSON file; raises InvalidInput naming the file and the place."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidInput(path.name, Rule.MALFORMED, str(error.strerror), "a readable file") from error
+    except ValueError as error:
+        raise InvalidInput(path.name, Rule.MALFORMED, str(error), "JSON") from error
+
+
+def read_signed(path: Path) -> Signed[Struct]:
+    """Read a signed document of any kind that travels as a file."""
+    data = read_json(path)
+    kind = KINDS.get(data.get("type", "")) if isinstance(data, dict) else None
+    if kind is None:
+        raise InvalidInput(f"{path.name}.type", Rule.MALFORMED, "no known type", "one of " + ", ".join(KINDS))
+    return Signed.from_json(kind, data)
+
+
+def write_json(path: Path, body: object) -> None:
+    """Write a JSON file atomically."""
+    fresh = path.with_name(path.name + ".fresh")
+    fresh.write_text(json.dumps(body, indent=1) + "\n", encoding="ascii")
+    fresh.replace(path)
+
+
+def say_json(body: object) -> None:
+    """Print JSON on standard output, undecorated."""
+    typer.echo(json.dumps(body, indent=1))

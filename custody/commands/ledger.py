@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""`bulkhead ledger verify | entries | settle | manual`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from custody.commands.common import AsJson, Home, home, out, read_signed, say_json
+from custody.rules.errors import InvalidInput
+from custody.rules.refusals import Rule
+from custody.rules.settlements import ManualEntry, Settlement
+from custody.rules.signatures import Signed
+
+app = typer.Typer(
+    help="The journal: verify it to its origins, list entries, record signed settlements.", no_args_is_help=True
+)
+
+
+@app.command("verify")
+def verify(home_option: Home = None, as_json: AsJson = False) -> None:
+    """Recompute everything: hash chain, sums, balances, each origin at its chain or its signers. Exit 1 on a finding."""
+    from custody.auditing import audit  # noqa: PLC0415
+    from custody.bootstrap import open_deployment  # noqa: PLC0415
+
+    deployment = open_deployment(home(home_option), read_only=True)
+    findings = audit(deployment)
+    head = deployment.store.read(lambda work: work.journal.head())
+    if as_json:
+        found = [{"position": f.position, "rule": str(f.refusal.rule), "detail": str(f.refusal)} for f in findings]
+        say_json({"position": head.position, "head": head.hash.hex(), "findings": found})
+    else:
+        for finding in findings:
+            where = f"position {finding.position}" if finding.position is not None else "ledger"
+            out.print(f"{where}: {finding.refusal}", markup=False)
+        verdict = "holds" if not findings else f"{len(findings)} findings"
+        out.print(f"{verdict}: {head.position} entries, head 0x{head.hash.hex()}", markup=False)
+    if findings:
+        raise typer.Exit(1)
+
+
+@app.command("entries")
+def entries(
+    after: Annotated[int, typer.Option(help="Only positions above this one.")] = 0,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
+    home_option: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """List journal entries with what made each true."""
+    from custody.bootstrap import open_deployment  # noqa: PLC0415
+    from custody.rules.ledger import entry_to_json  # noqa: PLC0415
+
+    deployment = open_deployment(home(home_option), read_only=True)
+    found = deployment.store.read(lambda work: work.journal.read(after, limit))
+    if as_json:
+        say_json(
+            [
+                {"position": e.position, "recorded_at": e.recorded_at, "hash": e.hash.hex(), **entry_to_json(e.entry)}
+                for e in found
+            ]
+        )
+        return
+    for recorded in found:
+        origin = entry_to_json(recorded.entry)["origin"]
+        out.print(f"{recorded.position}  {origin['type']}  0x{recorded.hash.hex()}", markup=False)
+        for posting in recorded.entry.postings:
+            out.print(f"     {posting.side:6} {posting.account}  {posting.amount}", markup=False)
+
+
+@app.command("settle")
+def settle(file: Annotated[Path, typer.Argument(help="A signed Settlement.")], home_option: Home = None) -> None:
+    """Record a settlement of trades: all of it or nothing."""
+    from custody.bootstrap import open_deployment, wall_clock  # noqa: PLC0415
+    from custody.flows.bookkeeping import record_settlement  # noqa: PLC0415
+
+    signed = read_signed(file)
+    if not isinstance(signed.message, Settlement):
+        raise InvalidInput(file.name, Rule.MALFORMED, type(signed.message).__name__, "a Settlement")
+    deployment = open_deployment(home(home_option))
+    _ = deployment.activated
+    recorded = record_settlement(
+        deployment.store,
+        deployment.roster,
+        Signed(signed.message, signed.signatures),
+        deployment.bundle.fees,
+        deployment.bundle.assets,
+        wall_clock(),
+    )
+    out.print(f"recorded at position {recorded.position}", markup=False)
+
+
+@app.command("manual")
+def manual(
+    file: Annotated[Path, typer.Argument(help="A ManualEntry with its signatures.")], home_option: Home = None
+) -> None:
+    """Record an entry that two people signed."""
+    from custody.bootstrap import open_deployment, wall_clock  # noqa: PLC0415
+    from custody.flows.bookkeeping import record_manual  # noqa: PLC0415
+
+    signed = read_signed(file)
+    if not isinstance(signed.message, ManualEntry):
+        raise InvalidInput(file.name, Rule.MALFORMED, type(signed.message).__name__, "a ManualEntry")
+    deployment = open_deployment(home(home_option))
+    document = Signed(signed.message, signed.signatures)
+    recorded = record_manual(deployment.store, deployment.roster, document, deployment.bundle.assets, wall_clock())
+    out.print(f"recorded at position {recorded.position}", markup=False)

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""`bulkhead policy draft | activate`: the bundle in force is the one whose activation the owners signed."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from custody.commands.common import Home, home, out, read_signed, write_json
+from custody.rules.errors import InvalidInput
+from custody.rules.governance import PolicyActivation
+from custody.rules.refusals import Rule
+from custody.rules.signatures import Signed
+
+app = typer.Typer(
+    help="Draft the activation of a policy bundle; activate it once its owners have signed.", no_args_is_help=True
+)
+
+
+@app.command("draft")
+def draft(
+    target: Annotated[Path, typer.Argument(help="Where to write the activation that owners sign.")],
+    author: Annotated[str, typer.Option(help="The person who wrote the bundle; does not count as an owner who signs.")],
+    home_option: Home = None,
+) -> None:
+    """Check the settings' bundle strictly and write its activation."""
+    from custody.bootstrap import wall_clock  # noqa: PLC0415
+    from custody.rules.typed import ZERO32  # noqa: PLC0415
+    from custody.settings import Settings  # noqa: PLC0415
+    from policies.bundle import load  # noqa: PLC0415
+
+    bundle = load(Path(Settings.load(home(home_option)).bundle))
+    activation = PolicyActivation(bundle.hash, ZERO32, ZERO32, author, wall_clock())
+    write_json(target, Signed(activation, ()).to_json())
+    out.print(f"bundle 0x{bundle.hash.hex()}\nnow owners sign it: bulkhead sign {target}", markup=False)
+
+
+@app.command("activate")
+def activate(
+    file: Annotated[Path, typer.Argument(help="An activation with its owners' signatures.")], home_option: Home = None
+) -> None:
+    """Check the owners' quorum and put the bundle in force. Ground knows one bundle: the first."""
+    from custody.bootstrap import ACTIVATION, BUNDLE, open_deployment, wall_clock  # noqa: PLC0415
+    from custody.rules.refusals import raise_if  # noqa: PLC0415
+    from custody.rules.typed import ZERO32  # noqa: PLC0415
+    from policies import activation  # noqa: PLC0415
+
+    signed = read_signed(file)
+    if not isinstance(signed.message, PolicyActivation):
+        raise InvalidInput(file.name, Rule.MALFORMED, type(signed.message).__name__, "a PolicyActivation")
+    deployment = open_deployment(home(home_option))
+    document = Signed(signed.message, signed.signatures)
+    raise_if(activation.check(document, deployment.bundle, ZERO32, deployment.roster, wall_clock()))
+    key = deployment.bundle.hash.hex()
+    deployment.store.run(lambda work: work.documents.put(BUNDLE, key, deployment.bundle.to_json()))
+    deployment.store.run(lambda work: work.documents.put(ACTIVATION, key, document.to_json()))
+    out.print(f"in force: bundle 0x{key}", markup=False)

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""`bulkhead wallet draft | create`: a wallet is drafted from seats' keys, signed by people, accepted by every seat."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from custody.commands.common import Home, home, out, read_signed, write_json
+from custody.rules.certificates import WalletCertificate
+from custody.rules.errors import InvalidInput
+from custody.rules.refusals import Rule
+from custody.rules.signatures import Signed
+from custody.rules.wallets import Chain, Tier
+
+app = typer.Typer(
+    help="Draft a wallet from its seats' keys; create it once people have signed its certificate.", no_args_is_help=True
+)
+
+
+@app.command("draft")
+def draft(
+    target: Annotated[Path, typer.Argument(help="Where to write the certificate that people sign.")],
+    label: Annotated[str, typer.Option(help="The wallet's name, such as customer_hot.")],
+    tier: Annotated[Tier, typer.Option(help="The wallet's tier, for ever.")],
+    chain: Annotated[str, typer.Option(help="The chain's CAIP-2 name.")],
+    seat: Annotated[list[str], typer.Option(help="A seat that holds a key; give it N times.")],
+    m: Annotated[int, typer.Option("--m", help="Signatures needed; 2M-N must be at least 2.")] = 3,
+    home_option: Home = None,
+) -> None:
+    """Ask each seat to make its key for this wallet and write the certificate."""
+    from custody.birthing import draft_certificate  # noqa: PLC0415
+
+    certificate = draft_certificate(home(home_option), label, tier, Chain(chain), seat, m)
+    write_json(target, Signed(certificate, ()).to_json())
+    out.print(f"wallet 0x{certificate.struct_hash.hex()}\nnow people sign it: bulkhead sign {target}", markup=False)
+
+
+@app.command("create")
+def create(
+    file: Annotated[Path, typer.Argument(help="A certificate with people's signatures.")], home_option: Home = None
+) -> None:
+    """Check everything, let each seat accept, record it, and put the wallet on its chain."""
+    from custody.birthing import create_wallet  # noqa: PLC0415
+
+    signed = read_signed(file)
+    if not isinstance(signed.message, WalletCertificate):
+        raise InvalidInput(file.name, Rule.MALFORMED, type(signed.message).__name__, "a WalletCertificate")
+    where = create_wallet(home(home_option), Signed(signed.message, signed.signatures))
+    out.print(
+        f"accepted by {signed.message.n} seats; {signed.message.label} on {signed.message.chain}: {where}", markup=False
+    )

@@ -1,0 +1,319 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The attestor: reads ledger and chains by itself, refuses what it cannot explain, signs what it found (TRUST.md, "Statement").
+
+It believes no row. Roster and certificates are verified from the genesis in its own vault, bindings under its own key, history
+from the head it last vouched for, balances from its own books, and coins from its own nodes at one final block per chain.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from custody.flows.history import History
+from custody.flows.inventory import GAP, Inventory, InventoryReader, check_derived
+from custody.flows.mirror import ROSTER, roster_from
+from custody.flows.panel import Panel, VouchedPanel
+from custody.flows.ports import AddressDeriver, AttestorMemory, ChainView, Clock, Store, UnitOfWork
+from custody.flows.verification import AuditState, audit_journal, compare_totals
+from custody.rules.amounts import Asset, Assets
+from custody.rules.certificates import DepositAddress, SeatHead
+from custody.rules.deposits import BlockRef
+from custody.rules.errors import InvalidInput
+from custody.rules.ledger import AccountKind, JournalHead
+from custody.rules.origins import identity_of
+from custody.rules.provenance import Authorities
+from custody.rules.refusals import Refusal, Refused, Rule, raise_if
+from custody.rules.roster import Roster, RosterVersion, check_genesis, check_lineage, check_version
+from custody.rules.settlements import FeeSchedule
+from custody.rules.signatures import Key, Signature, Signed
+from custody.rules.statements import AssetCoverage, ChainHeight, SafeState, SeatPosition, Statement
+from custody.rules.typed import ZERO32, Domain
+from custody.rules.wallets import DEVNET_CHAINS, Chain
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """What policy owners put in force, as `bootstrap` verified it: the bundle's hash, its assets, fee schedules by bundle.
+
+    `oldest` is how many seconds old a chain's final block may be; a chain without a limit is never fresh.
+    """
+
+    policy: bytes
+    assets: Assets
+    schedules: Mapping[bytes, FeeSchedule]
+    oldest: Mapping[Chain, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What one statement stands on: roster and inventory as verified, an audited ledger, one final block per chain."""
+
+    roster: Roster
+    inventory: Inventory
+    ledger: AuditState
+    finals: Mapping[Chain, BlockRef]
+
+
+def _nothing_in_flight() -> Mapping[str, int]:
+    return {}
+
+
+def _no_heads() -> Sequence[Signed[SeatHead]]:
+    return ()
+
+
+class Attestor:
+    """Implements `AttestorPort`. One call at a time; everything that must outlive it is in its memory, its own vault."""
+
+    def __init__(
+        self,
+        store: Store,
+        nodes: Mapping[Chain, Sequence[ChainView]],
+        memory: AttestorMemory,
+        derive: AddressDeriver,
+        clock: Clock,
+        in_force: InForce,
+        *,
+        seat_heads: Callable[[], Sequence[Signed[SeatHead]]] = _no_heads,
+        in_flight: Callable[[], Mapping[str, int]] = _nothing_in_flight,
+    ) -> None:
+        self._store, self._nodes, self._memory, self._derive = store, nodes, memory, derive
+        self._clock, self._in_force = clock, in_force
+        self._seat_heads, self._in_flight = seat_heads, in_flight
+        self._reader = InventoryReader(derive)
+        self._heads: dict[str, SeatPosition] = {}
+        self._last_time = 0
+        if in_force.policy not in in_force.schedules:
+            raise InvalidInput("policy", Rule.MALFORMED, in_force.policy.hex(), "a bundle whose fee schedule is given")
+        self._vouched = JournalHead()
+        self._forget()
+
+    def _forget(self) -> None:
+        """Start over from position 1 at the next statement, with nothing but the vault's word."""
+        self._history: History | None = None
+        self._audited, self._heights = AuditState(), dict[str, int]()
+
+    # birth
+
+    def identity(self) -> Key:
+        """Its Ed25519 key."""
+        return self._memory.identity()
+
+    def sign_roster(self, version: RosterVersion) -> Signature:
+        """Sign version 1 before genesis is pinned, a successor after; either has to name this attestor's key. Raises Refused."""
+        raise_if(self._check_named(version))
+        genesis = self._memory.pinned()
+        if genesis is None or genesis.message == version:
+            raise_if(check_version(version))
+            if version.version != 1 or version.previous != ZERO32:
+                raise Refused([Refusal(Rule.NOT_SUCCESSOR, version=version.version, want="version 1 with a zero predecessor")])
+            return self._memory.sign(Domain(version.struct_hash).digest(version))
+        roster = self._store.read(self._roster)
+        raise_if(check_lineage(roster, version))
+        return self._memory.sign(roster.domain.digest(version))
+
+    def pin(self, signed: Signed[RosterVersion]) -> None:
+        """Pin genesis, once, after checking that everybody named signed it. Raises Refused."""
+        pinned = self._memory.pinned()
+        if pinned is None:
+            raise_if((*check_genesis(signed, self.now()), *self._check_named(signed.message)))
+        self._memory.pin(signed)
+
+    def status(self) -> dict[str, object]:
+        """What it knows, for people: JSON, public, unsigned."""
+        pinned, attested = self._memory.pinned(), self._memory.attested() or JournalHead()
+        return {
+            "identity": self.identity().to_json(),
+            "genesis": "0x" + pinned.message.struct_hash.hex() if pinned else None,
+            "attested": {"position": str(attested.position), "head": "0x" + attested.hash.hex()},
+            "time": str(self.now()),
+            "chains": {chain.name: len(views) for chain, views in sorted(self._nodes.items())},
+        }
+
+    def _check_named(self, version: RosterVersion) -> Iterator[Refusal]:
+        if version.attestor != self._memory.identity():
+            yield Refusal(Rule.SIGNER_UNKNOWN, field="attestor", got=str(version.attestor), want=str(self._memory.identity()))
+
+    def _roster(self, work: UnitOfWork) -> Roster:
+        """The newest roster of the mirror, verified from the pinned genesis; one older than was seen before is refused."""
+        return self._rosters(work)[-1]
+
+    def _rosters(self, work: UnitOfWork) -> list[Roster]:
+        """Every version in force so far, oldest first: an old entry is judged by the roster of its time."""
+        pinned = self._memory.pinned()
+        if pinned is None:
+            raise Refused([Refusal(Rule.NOT_PINNED, want="genesis pinned first")])
+        documents, genesis, now = work.documents.all(ROSTER), pinned.message.struct_hash, self.now()
+        newest = roster_from(documents, genesis, now)
+        versions = sorted((Signed.from_json(RosterVersion, dict(d)) for d in documents), key=lambda s: s.message.version)
+        raise_if(self._check_named(newest.version))
+        self._memory.see_roster(newest.version.version, newest.version.struct_hash)
+        return [Roster(signed, genesis) for signed in versions if signed.message.version <= newest.version.version]
+
+    # time
+
+    def now(self) -> int:
+        """Seconds since 1970 by its own clock, moved forward where the genesis declares `clock: statement`."""
+        return self._clock() + self._memory.offset()
+
+    def advance(self, seconds: int) -> int:
+        """Move the statement clock forward, in a genesis of devnet chains that declares it; gives the time now."""
+        version = self._store.read(self._roster).version
+        if version.clock != "statement" or not set(version.chains) <= set(DEVNET_CHAINS):
+            raise Refused([Refusal(Rule.CLOCK_NOT_DEVNET, clock=version.clock, chains=list(version.chains))])
+        self._memory.advance(seconds)
+        return self.now()
+
+    # addresses
+
+    def bind(self, request: DepositAddress) -> Signed[DepositAddress]:
+        """Bind an index of a customer-tier wallet to one customer for ever, and say so. Raises Refused.
+
+        The index stays within the watched window: coins at an address that nobody watches are coins that nobody is owed.
+        """
+        roster, inventory, customers = self._store.read(self._read_inventory)
+        wallet = inventory.wallets.get(request.wallet)
+        if wallet is None:
+            raise Refused([Refusal(Rule.UNKNOWN_WALLET, wallet=request.wallet.hex())])
+        raise_if(check_derived(request, [c.message for c in wallet.certificates[-1:]], self._derive))
+        if request.customer not in customers:
+            raise Refused([Refusal(Rule.UNKNOWN_CUSTOMER, customer=request.customer)])
+        most = wallet.next_index + GAP[wallet.chain.is_evm] - 1
+        if request.index > most:
+            raise Refused([Refusal(Rule.INDEX_TOO_FAR, index=request.index, most=most)])
+        self._memory.bind(request.wallet, request.index, request.customer, request.address)
+        return Signed(request, (self._memory.sign(roster.domain.digest(request)),))
+
+    def _read_inventory(self, work: UnitOfWork) -> tuple[Roster, Inventory, frozenset[str]]:
+        roster = self._roster(work)
+        return roster, self._reader.read(work, roster), work.customers.ids()
+
+    # statement
+
+    def statement(self) -> Signed[Statement]:
+        """Check history from the head it last vouched for, compare every balance, read the chains, sign.
+
+        Raises Refused naming the position at which history does not hold, and Unavailable where nodes are silent or differ. A
+        shortfall is no refusal here: it is what the statement says.
+        """
+        attested = self._memory.attested() or JournalHead()
+        panels = {chain: self._panel(chain, views) for chain, views in self._nodes.items()}
+        whole = False
+        try:
+            ground = self._store.read(lambda work: self._examine(work, attested, panels))
+            whole = True
+        finally:
+            if not whole:
+                self._forget()  # whatever was half taken in is read again
+        body = self._compose(ground, panels)
+        if ground.ledger.head != attested:
+            self._memory.extend(attested, ground.ledger.head)
+            self._vouched = ground.ledger.head
+        self._last_time = body.time
+        return Signed(body, (self._memory.sign(ground.roster.domain.digest(body)),))
+
+    def _examine(self, work: UnitOfWork, attested: JournalHead, panels: Mapping[Chain, Panel]) -> Ground:
+        """Everything that one ledger snapshot is asked for, and then one final block per chain, never the other way round."""
+        rosters = self._rosters(work)
+        inventory = self._reader.read(work, rosters[-1])
+        if self._history is None or self._vouched != attested:
+            self._forget()
+            self._history, self._vouched = History(attested), attested
+        self._history.recheck(work.journal)
+        self._history.read(work.journal)
+        in_force = self._in_force
+        authorities = Authorities(in_force.assets, rosters, in_force.schedules, inventory.holding_of)
+        findings = audit_journal(work, self._audited, authorities, panels)
+        findings += compare_totals(work, self._audited, in_force.assets)
+        raise_if(Refusal(f.refusal.rule, **{**f.refusal.operands, "position": f.position}) for f in findings)
+        finals = {Chain(name): self._final(panels, Chain(name)) for name in rosters[-1].version.chains}
+        return Ground(rosters[-1], inventory, self._audited, finals)
+
+    # chains
+
+    def _panel(self, chain: Chain, views: Sequence[ChainView]) -> Panel:
+        return VouchedPanel(chain, views, lambda proof: self._history is not None and identity_of(proof) in self._history.vouched)
+
+    def _final(self, panels: Mapping[Chain, Panel], chain: Chain) -> BlockRef:
+        """The final block that every node has: fresh, and not below the newest entry that rests on the chain.
+
+        Below it, coins would be owed and not counted; a node that went back in time would turn old coins into reserves.
+        """
+        if chain not in panels:
+            raise Refused([Refusal(Rule.COVERAGE_UNKNOWN, chain=chain.name, why="no node is known")])
+        final = panels[chain].final()
+        age, oldest = self.now() - final.time, self._in_force.oldest.get(chain, 0)
+        if age > oldest:
+            raise Refused([Refusal(Rule.STALE, chain=chain.name, height=final.height, age=age, oldest=oldest)])
+        newest = self._history.heights.get(chain.name, 0) if self._history else 0
+        if final.height < max(newest, self._heights.get(chain.name, 0)):
+            raise Refused([Refusal(Rule.STALE, chain=chain.name, height=final.height, newest_entry=newest)])
+        self._heights[chain.name] = final.height
+        return final
+
+    def _safe_states(self, ground: Ground, panels: Mapping[Chain, Panel]) -> Iterator[SafeState]:
+        for wallet in ground.inventory:
+            if wallet.chain.is_evm:
+                yield panels[wallet.chain].safe_state(wallet.name, wallet.certificate, ground.finals[wallet.chain])
+
+    # composing
+
+    def _compose(self, ground: Ground, panels: Mapping[Chain, Panel]) -> Statement:
+        time = max(self.now(), self._last_time)
+        in_flight, totals = self._in_flight(), defaultdict[tuple[AccountKind, Asset], int](int)
+        for (account, asset), units in ground.ledger.balances.items():
+            totals[account.kind, asset] += units
+        return Statement(
+            sequence=self._memory.next_sequence(1),
+            time=time,
+            anchor=(),
+            intents=(),
+            heights=tuple(ChainHeight(c.name, b.height, b.hash, b.time) for c, b in sorted(ground.finals.items())),
+            coverage=tuple(self._row(asset, ground, panels, totals, in_flight, time) for asset in self._in_force.assets),
+            safes=tuple(self._safe_states(ground, panels)),
+            seats=tuple(self._seat_positions(ground.roster)),
+            ledger_position=ground.ledger.head.position,
+            ledger_head=ground.ledger.head.hash,
+            roster=ground.roster.version.version,
+            policy=self._in_force.policy,
+        )
+
+    def _row(
+        self,
+        asset: Asset,
+        ground: Ground,
+        panels: Mapping[Chain, Panel],
+        totals: Mapping[tuple[AccountKind, Asset], int],
+        in_flight: Mapping[str, int],
+        now: int,
+    ) -> AssetCoverage:
+        addresses, at = ground.inventory.customer_addresses(asset.chain), ground.finals[asset.chain]
+        on_chain = panels[asset.chain].balance(asset, addresses, at)
+        wallets = (wallet for wallet in ground.inventory if wallet.tier.is_customer)
+        in_ledger = sum(ground.ledger.balances.get((wallet.account, asset), 0) for wallet in wallets)
+        maturity = self._in_force.schedules[self._in_force.policy].maturity
+        return AssetCoverage(
+            asset=asset.symbol,
+            reserves=min(on_chain, in_ledger),
+            on_chain=on_chain,
+            in_ledger=in_ledger,
+            available=totals.get((AccountKind.CUSTOMER_AVAILABLE, asset), 0),
+            held=totals.get((AccountKind.CUSTOMER_HELD, asset), 0),
+            suspense=totals.get((AccountKind.SUSPENSE, asset), 0),
+            in_flight=in_flight.get(asset.symbol, 0),
+            accrued_fees=totals.get((AccountKind.ACCRUED_FEES, asset), 0),
+            matured_fees=ground.ledger.matured_fees(asset, max(0, now - maturity)),
+        )
+
+    def _seat_positions(self, roster: Roster) -> Iterator[SeatPosition]:
+        """The newest signed head of each seat; one that runs back keeps what was seen before."""
+        for signed in self._seat_heads():
+            head = signed.message
+            seat = roster.seats.get(head.seat)
+            if seat is None or seat.identity not in signed.signers(roster.domain):
+                raise Refused([Refusal(Rule.SIGNATURE_INVALID, document="SeatHead", signer=head.seat)])
+            known = self._heads.get(head.seat)
+            if known is None or head.position > known.position:
+                self._heads[head.seat] = SeatPosition(head.seat, head.position, head.head)
+        yield from (self._heads[name] for name in sorted(self._heads))
+

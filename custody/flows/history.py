@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What the attestor remembers of the journal rows that it has read, so that none of them can be changed behind its back.
+
+Its memory is a hash every `SEGMENT` rows and the head it vouched for. Each statement reads the newest segment and one older one
+again: a row that an attacker rewrote, hashes and all, does not lead to the remembered hash.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from custody.flows.ports import Examined, Journal
+from custody.rules.ledger import JournalEntry, JournalHead, entry_hash
+from custody.rules.origins import Reversal, identity_of, recorded_once
+from custody.rules.refusals import Refusal, Refused, Rule, raise_if
+from custody.rules.signatures import Signed
+
+_BATCH: Final = 1000
+SEGMENT: Final = 256
+"""Rows between two remembered hashes."""
+
+
+class History:
+    """Rows as they were when they were first read. `attested` is the head that was vouched for before."""
+
+    def __init__(self, attested: JournalHead) -> None:
+        self.attested = attested
+        self.head = JournalHead()
+        self.heights: dict[str, int] = {}
+        """The newest block height per chain that an entry rests on."""
+        self.vouched: set[str] = set()
+        """Chain events of entries at or below the attested head: their proofs held then, and a pruned node may not know now."""
+        self._refusals: list[Refusal] = []
+        self._marks = [bytes(32)]
+        self._once: set[tuple[str, str]] = set()
+        self._turn = 0
+
+    def read(self, journal: Journal) -> None:
+        """Read what is new. Raises Refused(HISTORY_CHANGED, HASH_CHAIN, ALREADY_RECORDED) naming positions."""
+        self._check_length(journal.head())
+        while rows := journal.examine(self.head.position, _BATCH):
+            for row in rows:
+                self._note(row)
+        self._check_length(self.head)
+        raise_if(self._refusals)
+
+    def _note(self, row: Examined) -> None:
+        if row.position != self.head.position + 1:
+            self._find(self.head.position + 1, got=f"row {row.position}", want="no gap")
+        recorded = row.recorded
+        found = recorded.hash if recorded is not None else b""
+        self.head = JournalHead(row.position, found)
+        if row.position % SEGMENT == 0:
+            self._marks.append(found)
+        if row.position == self.attested.position and found != self.attested.hash:
+            self._find(row.position, got=found.hex(), want=self.attested.hash.hex())
+        if recorded is not None:
+            self._note_origin(recorded)
+
+    def _check_length(self, head: JournalHead) -> None:
+        """A journal never gets shorter than what was vouched for or read. Raises Refused(HISTORY_CHANGED)."""
+        known = max(self.attested.position, self.head.position)
+        if head.position < known:
+            raise Refused([Refusal(Rule.HISTORY_CHANGED, position=head.position + 1, got="no row", want=f"{known} rows")])
+
+    def recheck(self, journal: Journal) -> None:
+        """Read the newest segment and one older one again. Raises Refused(HISTORY_CHANGED) with the first position that differs."""
+        if self.head.position == 0:
+            return
+        newest = (self.head.position - 1) // SEGMENT
+        for segment in sorted({newest, self._turn % (newest + 1)}):
+            after, last = segment * SEGMENT, min((segment + 1) * SEGMENT, self.head.position)
+            kept = self._marks[segment + 1] if last == (segment + 1) * SEGMENT else self.head.hash
+            _walk(self._marks[segment], journal.examine(after, last - after), after, last, kept)
+        self._turn = (self._turn + 1) % (newest + 1)
+
+    def _note_origin(self, recorded: JournalEntry) -> None:
+        origin = recorded.entry.origin
+        if isinstance(origin, Signed):
+            # One settlement entered twice is two true signatures and one theft.
+            for kind, identity in recorded_once(origin):
+                if (kind.value, identity) in self._once:
+                    told = {"position": recorded.position, "kind": kind.value, "id": identity}
+                    self._refusals.append(Refusal(Rule.ALREADY_RECORDED, **told))
+                self._once.add((kind.value, identity))
+        elif not isinstance(origin, Reversal):
+            self.heights[origin.chain] = max(origin.height, self.heights.get(origin.chain, 0))
+            if recorded.position <= self.attested.position:
+                self.vouched.add(identity_of(origin))
+
+    def _find(self, position: int, got: str, want: str) -> None:
+        rule = Rule.HISTORY_CHANGED if position <= self.attested.position else Rule.HASH_CHAIN
+        self._refusals.append(Refusal(rule, position=position, got=got, want=want))
+
+
+def _walk(previous: bytes, rows: Sequence[Examined], after: int, last: int, kept: bytes) -> None:
+    """The hash chain over rows after+1..last, from a remembered hash to a remembered hash."""
+    by_position: Mapping[int, Examined] = {row.position: row for row in rows}
+    for position in range(after + 1, last + 1):
+        row = by_position.get(position)
+        if row is None or row.recorded is None or row.damage:
+            damage = [str(refusal) for refusal in row.damage] if row else ["no row"]
+            raise Refused([Refusal(Rule.HISTORY_CHANGED, position=position, damage=damage)])
+        recorded = row.recorded
+        computed = entry_hash(recorded.position, recorded.recorded_at, recorded.previous, recorded.entry)
+        if recorded.previous != previous or recorded.hash != computed:
+            got, want = (recorded.hash, computed) if recorded.previous == previous else (recorded.previous, previous)
+            raise Refused([Refusal(Rule.HISTORY_CHANGED, position=position, got=got.hex(), want=want.hex())])
+        previous = recorded.hash
+    if previous != kept:
+        raise Refused([Refusal(Rule.HISTORY_CHANGED, position=last, got=previous.hex(), want=kept.hex())])
+

@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Audit the journal: order, hashes, balances, and the origin of each entry, asked of a node or of its signers.
+
+`verify_ledger` starts from nothing; whoever audits again and again (the attestor) keeps an `AuditState` and goes on from there. What
+cannot be asked is a finding of its own, `origin_could_not_be_checked`, and never passes.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from custody.flows.inventory import Inventory
+from custody.flows.ports import ChainView, Examined, Store, UnitOfWork
+from custody.rules.amounts import Asset, Assets
+from custody.rules.errors import InvalidInput, Unavailable
+from custody.rules.ledger import Account, AccountKind, JournalEntry, JournalHead, Side, entry_hash
+from custody.rules.origins import ChainProof, Reversal, identity_of
+from custody.rules.provenance import Authorities, Holding, HoldingOf, check_entry
+from custody.rules.refusals import Refusal, Rule
+from custody.rules.signatures import Signed
+from custody.rules.wallets import Address, Chain
+
+BATCH: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as it should be, at a position of the journal or about the ledger as a whole (None)."""
+
+    position: int | None
+    refusal: Refusal
+
+    def __str__(self) -> str:
+        return f"{'ledger' if self.position is None else f'position {self.position}'}: {self.refusal}"
+
+
+@dataclass(slots=True)
+class AuditState:
+    """What an audit knows by itself after `head`: everything here is recomputed from entries, nothing read from running totals.
+
+    `credits` holds the hash of each entry that credited a chain event, `live` the position of each event that stands credited.
+    `doubtful` are credits whose proof did not hold when asked and that no reversal has taken back yet, `unproven` reversals whose
+    block was not seen to be gone: both are asked again. `broken` is what no later answer can mend, told again every time.
+    """
+
+    head: JournalHead = field(default_factory=JournalHead)
+    balances: dict[tuple[Account, Asset], int] = field(default_factory=lambda: defaultdict(int))
+    credits: dict[int, bytes] = field(default_factory=dict)
+    live: dict[str, int] = field(default_factory=dict)
+    doubtful: dict[int, ChainProof] = field(default_factory=dict)
+    unproven: dict[int, tuple[Reversal, str | None]] = field(default_factory=dict)
+    broken: list[Finding] = field(default_factory=list)
+    accrued: dict[Asset, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
+
+    def total(self, kind: AccountKind, asset: Asset) -> int:
+        """Base units over all accounts of a kind."""
+        return sum(units for (account, of), units in self.balances.items() if account.kind is kind and of == asset)
+
+    def matured_fees(self, asset: Asset, recorded_by: int) -> int:
+        """As `Journal.matured_fees`, recomputed: accrued by then, less everything ever swept."""
+        steps = self.accrued.get(asset, [])
+        ever = steps[-1][1] if steps else 0
+        ripe = max((units for ripens, units in steps if ripens <= recorded_by), default=0)
+        return max(0, ripe - (ever - self.balances.get((Account(AccountKind.ACCRUED_FEES), asset), 0)))
+
+
+def holding_of(inventory: Inventory) -> HoldingOf:
+    """Whose each address is, by certificates and attested bindings."""
+
+    def find(address: Address) -> Holding | None:
+        wallet = inventory.wallet_of(address)
+        return None if wallet is None else Holding(wallet.account, inventory.owner_of(address))
+
+    return find
+
+
+def verify_ledger(store: Store, authorities: Authorities, views: Mapping[Chain, ChainView]) -> list[Finding]:
+    """Everything that is wrong with the ledger, from the first entry on, in one snapshot. Empty means it holds."""
+    return store.read(lambda work: _verify(work, authorities, views))
+
+
+def _verify(work: UnitOfWork, authorities: Authorities, views: Mapping[Chain, ChainView]) -> list[Finding]:
+    state = AuditState()
+    return [*audit_journal(work, state, authorities, views), *compare_totals(work, state, authorities.assets)]
+
+
+def audit_journal(
+    work: UnitOfWork, state: AuditState, authorities: Authorities, views: Mapping[Chain, ChainView]
+) -> list[Finding]:
+    """Audit the entries after `state.head` and bring the state up to the newest; doubtful earlier credits are asked again.
+
+    A credit is asked of its node when it is first met, and is final then; a later reversal of it is met as an entry of its own.
+    Where the entry at `state.head` is no longer the one that was audited, the finding attested_history_changed is the only one.
+    """
+    if (changed := _check_kept(work, state.head)) is not None:
+        return [changed]
+    audit = _Audit(work, state, authorities, _Nodes(views, authorities.assets))
+    while batch := work.journal.examine(state.head.position, BATCH):
+        for examined in batch:
+            audit.row(examined)
+    return sorted((*state.broken, *audit.doubts()), key=lambda found: found.position or 0)
+
+
+def _check_kept(work: UnitOfWork, head: JournalHead) -> Finding | None:
+    """A journal cut off or rewritten under an auditor would otherwise look as if nothing new had come."""
+    if head.position == 0:
+        return None
+    found = [row for row in work.journal.examine(head.position - 1, 1) if row.position == head.position]
+    recorded = found[0].recorded if found else None
+    if recorded is not None and not found[0].damage and list(_check_chain(None, recorded)) == [] and recorded.hash == head.hash:
+        return None
+    got = "no readable entry" if recorded is None else recorded.hash.hex()
+    return Finding(head.position, Refusal(Rule.HISTORY_CHANGED, got=got, want=head.hash.hex()))
+
+
+def compare_totals(work: UnitOfWork, state: AuditState, assets: Assets) -> list[Finding]:
+    """The running balances and totals that the store keeps, against those recomputed."""
+    kinds: dict[tuple[AccountKind, Asset], int] = defaultdict(int)
+    for (account, asset), units in state.balances.items():
+        kinds[account.kind, asset] += units
+    try:
+        kept = {(str(account), asset): units for account, asset, units in work.journal.balances()}
+        totals = {(str(kind), asset): units for kind, asset, units in work.journal.totals()}
+    except InvalidInput as error:
+        return [Finding(None, Refusal(Rule.ROW_DAMAGED, table="balances or totals", why=str(error)))]
+    wanted = {(str(account), asset): units for (account, asset), units in state.balances.items()}
+    told = (("account", kept, wanted), ("total", totals, {(str(kind), asset): units for (kind, asset), units in kinds.items()}))
+    return [
+        Finding(None, Refusal(Rule.BALANCE_MISMATCH, **{what: key[0]}, asset=key[1].symbol, kept=had, journal=should))
+        for what, found, want in told
+        for key in sorted({*found, *want}, key=str)
+        if (had := found.get(key, 0)) != (should := want.get(key, 0))
+    ]
+
+
+class _Nodes:
+    """Asks nodes, and turns whatever cannot be answered into a refusal that says so."""
+
+    def __init__(self, views: Mapping[Chain, ChainView], assets: Assets) -> None:
+        self._views = views
+        self._final: dict[Chain, int] = {}
+        self._down: dict[Chain, Refusal] = {}
+        for chain in assets.chains:
+            if chain not in views:
+                self._down[chain] = Refusal(Rule.ORIGIN_UNKNOWN, chain=chain.name, why="no node is known")
+                continue
+            try:
+                self._final[chain] = views[chain].final().height
+            except Unavailable as error:  # asked once: a node that is away would cost a timeout for each entry
+                self._down[chain] = _unknown(chain, error)
+
+    def confirm(self, proof: ChainProof) -> Refusal | None:
+        """Whether the proof holds at its source and is final; None if so."""
+        chain = Chain(proof.chain)
+        if chain not in self._final:
+            return self._down.get(chain) or Refusal(Rule.ORIGIN_UNKNOWN, chain=chain.name, why="not in the registry")
+        try:
+            refusal = self._views[chain].confirm(proof)
+        except Unavailable as error:
+            return _unknown(chain, error)
+        except InvalidInput as error:
+            return Refusal(Rule.ORIGIN, field=error.field, got=error.got, want=error.want)
+        if refusal is None and proof.height > self._final[chain]:
+            return Refusal(Rule.ORIGIN, field="height", got=proof.height, want=f"at most the final height {self._final[chain]}")
+        return refusal
+
+    def is_orphaned(self, reversal: Reversal) -> Refusal | None:
+        """Whether another block than the reversed one is canonical at its height; None if so."""
+        chain = Chain(reversal.chain)
+        if chain not in self._final:
+            return self._down.get(chain) or Refusal(Rule.ORIGIN_UNKNOWN, chain=chain.name, why="not in the registry")
+        try:
+            block = self._views[chain].block(reversal.height)
+        except Unavailable as error:
+            return _unknown(chain, error)
+        if block is None:
+            return Refusal(Rule.ORIGIN_UNKNOWN, chain=chain.name, why=f"no block {reversal.height} yet")
+        if block.hash == reversal.orphaned:
+            return Refusal(Rule.ORIGIN, field="reversal.orphaned", got=block.hash.hex(), want="a block that is not canonical")
+        return None
+
+
+def _unknown(chain: Chain, error: Unavailable) -> Refusal:
+    return Refusal(Rule.ORIGIN_UNKNOWN, chain=chain.name, why=str(error))
+
+
+class _Audit:
+    """One pass over new rows; everything it learns, and everything wrong, goes to the state."""
+
+    def __init__(self, work: UnitOfWork, state: AuditState, authorities: Authorities, nodes: _Nodes) -> None:
+        self._work, self._state, self._authorities, self._nodes = work, state, authorities, nodes
+        self._customers = work.customers.ids()
+        self._refused: dict[int, Refusal] = {}
+
+    def row(self, examined: Examined) -> None:
+        """Take one row in."""
+        state, at = self._state, examined.position
+        self._find(at, *examined.damage)
+        if at != state.head.position + 1:
+            self._find(at, Refusal(Rule.HASH_CHAIN, field="position", got=at, want=state.head.position + 1))
+        recorded = examined.recorded
+        if recorded is None:  # its hash is lost with it, so the next row cannot hang on it either
+            state.head = JournalHead(at, b"")
+            return
+        self._find(at, *_check_chain(state.head.hash or None, recorded))
+        state.head = JournalHead(at, recorded.hash)
+        try:
+            self._find(at, *self._check_origin(recorded))
+        except InvalidInput as error:  # such as a chain that cannot exist: somebody's JSON, not a reason to stop
+            self._find(at, Refusal(Rule.ORIGIN, field=error.field, got=error.got, want=error.want))
+        for key, units in recorded.entry.changes().items():
+            state.balances[key] += units
+            if state.balances[key] < 0:
+                standing = state.balances[key]
+                self._find(at, Refusal(Rule.INSUFFICIENT_BALANCE, account=str(key[0]), asset=key[1].symbol, balance=standing))
+        _accrue(state, recorded)
+
+    def doubts(self) -> Iterator[Finding]:
+        """What can be judged only when every entry is known: doubtful credits, and blocks that came back."""
+        for at, proof in list(self._state.doubtful.items()):
+            refusal = self._refused.get(at) or self._nodes.confirm(proof)
+            if refusal is None:
+                del self._state.doubtful[at]
+            else:
+                yield Finding(at, refusal)
+        for at, (reversal, event) in list(self._state.unproven.items()):
+            came_back = event is not None and event in self._state.live  # and was credited again
+            refusal = None if came_back else self._nodes.is_orphaned(reversal)
+            if refusal is None:
+                del self._state.unproven[at]
+            else:
+                yield Finding(at, refusal)
+
+    def _check_origin(self, recorded: JournalEntry) -> Iterator[Refusal]:
+        origin, state = recorded.entry.origin, self._state
+        credited = self._credited(origin.entry) if isinstance(origin, Reversal) else None
+        yield from check_entry(recorded, credited, state.balances, self._customers, self._authorities)
+        if isinstance(origin, Signed):
+            return
+        if isinstance(origin, Reversal):
+            event = None
+            if credited is not None and not isinstance(credited.entry.origin, Signed | Reversal):
+                event = identity_of(credited.entry.origin)
+                if state.live.get(event) != origin.entry:
+                    yield Refusal(Rule.ALREADY_RECORDED, reverses=origin.entry, want="a credit that still stands")
+                state.live.pop(event, None)
+            state.doubtful.pop(origin.entry, None)
+            state.unproven[recorded.position] = (origin, event)
+            return
+        event = identity_of(origin)
+        if event in state.live:
+            yield Refusal(Rule.ALREADY_RECORDED, event=event, position=state.live[event])
+        state.live[event], state.credits[recorded.position] = recorded.position, recorded.hash
+        refusal = self._nodes.confirm(origin)
+        if refusal is not None:
+            state.doubtful[recorded.position], self._refused[recorded.position] = origin, refusal
+
+    def _credited(self, position: int) -> JournalEntry | None:
+        """The credit that a reversal names, as it was when it was audited: the row may have been changed since."""
+        known = self._state.credits.get(position)
+        if known is None:
+            return None
+        try:
+            found = self._work.journal.get(position)
+        except InvalidInput:
+            return None
+        if found is None or entry_hash(found.position, found.recorded_at, found.previous, found.entry) != known:
+            return None
+        return found
+
+    def _find(self, position: int, *refusals: Refusal) -> None:
+        self._state.broken.extend(Finding(position, refusal) for refusal in refusals)
+
+
+def _check_chain(previous: bytes | None, recorded: JournalEntry) -> Iterator[Refusal]:
+    """The entry hangs on the hash before it, where that is known, and has the hash that it says."""
+    if previous is not None and recorded.previous != previous:
+        yield Refusal(Rule.HASH_CHAIN, field="previous", got=recorded.previous.hex(), want=previous.hex())
+    computed = entry_hash(recorded.position, recorded.recorded_at, recorded.previous, recorded.entry)
+    if recorded.hash != computed:
+        yield Refusal(Rule.HASH_CHAIN, field="hash", got=recorded.hash.hex(), want=computed.hex())
+
+
+def _accrue(state: AuditState, recorded: JournalEntry) -> None:
+    for posting in recorded.entry.postings:
+        if posting.account.kind is AccountKind.ACCRUED_FEES and posting.side is Side.CREDIT:
+            steps = state.accrued[posting.amount.asset]
+            ripened, before = steps[-1] if steps else (0, 0)
+            steps.append((max(ripened, recorded.recorded_at), before + posting.amount.units))

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What policy may know about one transfer: plain data that the kernel builds and `policies` evaluates.
+
+There is no customer, wallet, person or address in it, so no rule can single one out. `None` is unknown, and unknown denies; only
+in `to_tier` does None say something, that the destination is no wallet of ours.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from custody.rules.wallets import Tier
+
+_DAY = 86_400
+_OPENS, _CLOSES = 8 * 3600, 18 * 3600
+_THURSDAY = 3  # 1970-01-01, with Monday as 0
+_SATURDAY = 5
+
+
+class Destination(StrEnum):
+    """What kind of place a transfer pays (TERMS.md, destination kinds)."""
+
+    INTERNAL_WALLET = "internal_wallet"
+    CUSTOMER_WITHDRAWAL = "customer_withdrawal"
+    ALLOW_LISTED = "allow_listed"
+
+
+class Purpose(StrEnum):
+    """Why coins move (TERMS.md)."""
+
+    WITHDRAWAL = "withdrawal"
+    REBALANCE = "rebalance"
+    COLD_SWEEP = "cold_sweep"
+    FEE_SWEEP = "fee_sweep"
+    VENDOR_PAYMENT = "vendor_payment"
+    MAKE_WHOLE = "make_whole"
+
+
+class Role(StrEnum):
+    """What the initiator's roster entry says the initiator is (TERMS.md)."""
+
+    CUSTOMER = "customer"
+    OPERATOR = "operator"
+    FINANCE_STAFF = "finance_staff"
+    SYSTEM = "system"
+
+
+class Owner(StrEnum):
+    """Whose the destination is. `the_customer` is the one whose balance is debited, and nobody else."""
+
+    THE_CUSTOMER = "the_customer"
+    ANOTHER_CUSTOMER = "another_customer"
+    CUSTOMERS = "customers"
+    """All of them together: a wallet of a customer tier."""
+    COMPANY = "company"
+    """An operational wallet, and everybody the company pays: the enrolment names it as the account debited."""
+    NOBODY = "nobody"
+    """No enrolment in force says whose it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """One transfer as policy sees it. Amounts in base units of `asset`, values in micro-USD rounded up, ages in seconds.
+
+    The windows count this transfer and everything pending, so that splitting gains nothing. `dest_balance_after` counts what is
+    already on its way there. A seat's flags come from certificates, enrolments and the attestor's statement (TRUST.md).
+    """
+
+    from_tier: Tier | None
+    to: Destination | None
+    to_tier: Tier | None
+    """Tier of an internal wallet; None for every other destination."""
+    owner: Owner | None
+    purpose: Purpose | None
+    role: Role | None
+    asset: str | None
+    """Symbol, as the asset registry has it."""
+    amount: int | None
+    usd: int | None
+    customer_24h: int | None
+    """Micro-USD debited from the same account, customer or company, in any 24 hours."""
+    wallet_1h: int | None
+    """Micro-USD out of the same wallet in any hour."""
+    initiator_24h: int | None
+    """Micro-USD asked for by the same initiator in any 24 hours."""
+    settled_24h: int | None
+    """Micro-USD credited to the debited account by settlements in the last 24 hours: fresh inflow."""
+    dest_age: int | None
+    """Seconds since the destination was first seen, enrolled or certified; 0 where it is neither."""
+    dest_balance_after: int | None
+    """Base units that the destination holds afterwards; at least `amount`, which is all we know of a stranger's."""
+    enrolled: bool | None
+    """An address authority's enrolment is in force; for our own wallets, a certificate is."""
+    related_entity: bool | None
+    sanctioned: bool | None
+    within_accrued_fees: bool | None
+    """A fee sweep that, with all pending ones, stays within matured fees and the schedule's daily cap. False for all else."""
+    business_hours: bool | None
+
+
+def business_hours(time: int) -> bool:
+    """Whether a time (seconds since 1970) is Monday to Friday, 08:00 to 18:00 UTC, the end not included."""
+    weekday = (time // _DAY + _THURSDAY) % 7
+    return weekday < _SATURDAY and _OPENS <= time % _DAY < _CLOSES

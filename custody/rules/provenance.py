@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Whether an entry says what its origin says: the rules that record one and those that audit it later are the same ones.
+
+Pure. That a chain event happened is asked of a node elsewhere (`flows/verification.py`); here is what follows from it.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from custody.rules.amounts import Amount, Asset, AssetKind, Assets
+from custody.rules.errors import InvalidInput, UnbalancedEntry
+from custody.rules.ledger import (
+    Account,
+    AccountKind,
+    Entry,
+    JournalEntry,
+    Posting,
+    Side,
+    check_manual,
+    credit_deposit,
+    manual,
+    reverse_deposit,
+    settle,
+)
+from custody.rules.origins import ChainProof, Reversal, TokenProof, measured
+from custody.rules.refusals import Refusal, Rule
+from custody.rules.roster import Roster
+from custody.rules.settlements import FeeSchedule, ManualEntry, Settlement, check_settlement
+from custody.rules.signatures import Signed
+from custody.rules.wallets import Address, Chain
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """An address of ours: the wallet account that has what arrives there, and the account that is owed it."""
+
+    wallet: Account
+    owner: Account
+
+
+HoldingOf = Callable[[Address], Holding | None]
+"""Derived from certificates and attested bindings, never from a row; None for an address that is not ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Authorities:
+    """Against whom origins are checked. `rosters` are verified versions, oldest first; `schedules` signed ones by bundle hash."""
+
+    assets: Assets
+    rosters: Sequence[Roster]
+    schedules: Mapping[bytes, FeeSchedule]
+    holding_of: HoldingOf
+
+    def roster_at(self, time: int) -> Roster:
+        """The version in force at a time, in seconds since 1970; the oldest given for anything before it."""
+        in_force = [roster for roster in self.rosters if roster.version.not_before <= time]
+        return in_force[-1] if in_force else self.rosters[0]
+
+
+def check_entry(
+    recorded: JournalEntry,
+    reversed_entry: JournalEntry | None,
+    balances: Mapping[tuple[Account, Asset], int],
+    customers: frozenset[str],
+    authorities: Authorities,
+) -> Iterator[Refusal]:
+    """An entry against its own origin.
+
+    `reversed_entry` is the entry that a reversal names, if there is one; `balances` are those before this entry, recomputed.
+    """
+    origin, at, assets = recorded.entry.origin, recorded.recorded_at, authorities.assets
+    if isinstance(origin, Reversal):
+        yield from _check_reversal(recorded, origin, reversed_entry, balances)
+    elif not isinstance(origin, Signed):
+        yield from _check_credit(recorded.entry, origin, authorities)
+    elif isinstance(origin.message, ManualEntry):
+        signed_manual = Signed(origin.message, origin.signatures)
+        yield from check_signed_manual(signed_manual, authorities.roster_at(at), assets, customers, at)
+        yield from _same_postings(recorded.entry, lambda: manual(signed_manual, assets))
+    else:
+        signed = Signed(origin.message, origin.signatures)
+        schedule = authorities.schedules.get(origin.message.schedule)
+        if schedule is None:
+            yield Refusal(Rule.ORIGIN_UNKNOWN, schedule=origin.message.schedule.hex(), why="no signed fee schedule of this hash")
+        else:
+            yield from check_signed_settlement(signed, authorities.roster_at(at), schedule, assets, customers, at)
+        yield from _same_postings(recorded.entry, lambda: settle(signed, assets))
+
+
+def check_signed_settlement(
+    signed: Signed[Settlement], roster: Roster, schedule: FeeSchedule, assets: Assets, customers: frozenset[str], now: int
+) -> Iterator[Refusal]:
+    """A settlement in full: its signer, its trades and fees, and that it can be booked. Every reason at once."""
+    yield from check_settler(signed, roster, now)
+    found = [*_unknown_assets(signed.message, assets), *check_settlement(signed.message, schedule, customers)]
+    yield from found or _bookable(lambda: settle(signed, assets))
+
+
+def _unknown_assets(settlement: Settlement, assets: Assets) -> Iterator[Refusal]:
+    known = {asset.symbol for asset in assets}
+    for trade in settlement.trades:
+        named = {leg.asset for leg in trade.legs} | {fee.asset for fee in trade.fees}
+        for symbol in sorted(named - known):
+            yield Refusal(Rule.UNKNOWN_ASSET, field=f"trade {trade.id}", got=symbol, want=", ".join(sorted(known)))
+
+
+def check_settler(signed: Signed[Settlement], roster: Roster, now: int) -> Iterator[Refusal]:
+    """Signed by exactly the API client it names: unexpired, with the settle scope, by that client's own key."""
+    name = signed.message.client
+    client = next((c for c in roster.version.clients if c.id == name), None)
+    if not signed.signatures:
+        yield Refusal(Rule.SIGNATURE_MISSING, document="Settlement", signer=name)
+    if client is None:
+        yield Refusal(Rule.SIGNER_UNKNOWN, field="settlement.client", got=name, want="an API client of the roster")
+        return
+    if client.expires <= now:
+        yield Refusal(Rule.SIGNER_EXPIRED, client=name, expired=client.expires, now=now)
+    if "settle" not in client.scopes:
+        yield Refusal(Rule.SCOPE_MISSING, client=name, scopes=list(client.scopes), want="settle")
+    digest = roster.domain.digest(signed.message)
+    for signature in signed.signatures:
+        if signature.key != client.key:  # a key borrowed from another client must not speak for this one
+            yield Refusal(Rule.SIGNER_UNKNOWN, field="settlement.signature", got=str(signature.key), want=str(client.key))
+        elif not signature.is_over(digest):
+            yield Refusal(Rule.SIGNATURE_INVALID, document="Settlement", signer=name)
+
+
+def check_signed_manual(
+    signed: Signed[ManualEntry], roster: Roster, assets: Assets, customers: frozenset[str], now: int
+) -> Iterator[Refusal]:
+    """A manual entry in full: enough distinct people, an allowed move, and that it can be booked. Every reason at once."""
+    yield from roster.check_quorum(signed, roster.version.thresholds.manual_entry, None, now)
+    if not signed.message.id:
+        yield Refusal(Rule.MALFORMED, field="manual_entry.id", got="empty", want="an id")
+    try:
+        found = list(check_manual(signed.message, customers))
+    except InvalidInput as error:
+        found = [refusal_of(error)]
+    yield from found
+    yield from (refusal for refusal in _bookable(lambda: manual(signed, assets)) if refusal not in found)
+
+
+def refusal_of(error: InvalidInput | UnbalancedEntry) -> Refusal:
+    """What could not be constructed, as one reason among others."""
+    if isinstance(error, UnbalancedEntry):
+        return Refusal(Rule.NOT_ZERO_SUM, asset=error.asset, debits=error.debits, credits=error.credits)
+    return Refusal(Rule(error.rule), field=error.field, got=error.got, want=error.want)
+
+
+def _bookable(make: Callable[[], Entry]) -> Iterator[Refusal]:
+    try:
+        make()
+    except (InvalidInput, UnbalancedEntry) as error:
+        yield refusal_of(error)
+
+
+def _same_postings(entry: Entry, make: Callable[[], Entry]) -> Iterator[Refusal]:
+    try:
+        want = make().postings
+    except (InvalidInput, UnbalancedEntry):
+        return  # told already, by whoever checked that it can be booked
+    yield from _compare(entry.postings, want)
+
+
+def _compare(got: tuple[Posting, ...], want: tuple[Posting, ...]) -> Iterator[Refusal]:
+    if got != want:
+        yield Refusal(Rule.ORIGIN, field="postings", got=_told(got), want=_told(want))
+
+
+def _told(postings: tuple[Posting, ...]) -> list[str]:
+    return [f"{p.side} {p.account} {p.amount.units} {p.amount.asset}" for p in postings]
+
+
+def _check_credit(entry: Entry, proof: ChainProof, authorities: Authorities) -> Iterator[Refusal]:
+    """A credit is exactly what the proof measured, at the wallet the address derives from, owed to whom it is bound."""
+    asset, holding = _asset_of(proof, authorities.assets), authorities.holding_of(Address(Chain(proof.chain), proof.address))
+    if asset is None:
+        yield Refusal(Rule.UNKNOWN_ASSET, chain=proof.chain, contract=getattr(proof, "contract", "native"))
+    if holding is None:
+        yield Refusal(Rule.UNKNOWN_WALLET, address=proof.address, want="an address derived from a certificate")
+    units = measured(proof)
+    if units < 1 or (asset is not None and units < asset.dust):
+        yield Refusal(Rule.DUST, measured=units, want=f"at least {asset.dust if asset else 1}")
+    elif asset is not None and holding is not None:
+        owner = holding.owner
+        if len(entry.postings) == 2 and owner.kind is AccountKind.CUSTOMER_AVAILABLE:
+            # The binding may be younger than the coins, which then went to suspense: still owed, and never the company's.
+            # Refusing that would let a stranger who pays an address not yet bound stop the attestor for good.
+            suspense = Account(AccountKind.SUSPENSE)
+            owner = suspense if entry.postings[1].account == suspense else owner
+        yield from _compare(entry.postings, credit_deposit(proof, holding.wallet, owner, Amount(asset, units)).postings)
+
+
+def _asset_of(proof: ChainProof, assets: Assets) -> Asset | None:
+    """The registry's asset that a proof is about; a look-alike contract is none."""
+    contract = proof.contract if isinstance(proof, TokenProof) else None
+    kind = AssetKind.NATIVE if contract is None else AssetKind.ERC20
+    found = (a for a in assets.on(Chain(proof.chain)) if a.kind is kind and (a.contract.text if a.contract else None) == contract)
+    return next(found, None)
+
+
+def _check_reversal(
+    recorded: JournalEntry,
+    reversal: Reversal,
+    credited: JournalEntry | None,
+    balances: Mapping[tuple[Account, Asset], int],
+) -> Iterator[Refusal]:
+    """A reversal takes back one earlier credit, exactly: no more than the owner still had, the rest to `reorg_loss`."""
+    proof = None if credited is None else credited.entry.origin
+    if credited is None or credited.position >= recorded.position or isinstance(proof, Signed | Reversal) or proof is None:
+        yield Refusal(Rule.ORIGIN, field="reversal.entry", got=reversal.entry, want="an earlier credit of a chain event")
+        return
+    want = (proof.chain, proof.height, proof.block)
+    if (reversal.chain, reversal.height, reversal.orphaned) != want or reversal.canonical == reversal.orphaned:
+        yield Refusal(Rule.ORIGIN, field="reversal.orphaned", got=reversal.orphaned.hex(), want=proof.block.hex())
+        return
+    owner = next((p for p in credited.entry.postings if p.side is Side.CREDIT), None)
+    if owner is None or len(credited.entry.postings) != 2:
+        yield Refusal(Rule.ORIGIN, field="reversal.entry", got=reversal.entry, want="a credit of two postings")
+        return
+    available = balances.get((owner.account, owner.amount.asset), 0)
+    yield from _compare(recorded.entry.postings, reverse_deposit(credited, reversal, available).postings)

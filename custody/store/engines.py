@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Connections: how each database is told to be durable, serialisable and, where asked, unable to write."""
+
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import URL, Engine, create_engine, event, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError
+
+from custody.rules.errors import InvalidInput
+from custody.rules.refusals import Rule
+
+BUSY_MILLISECONDS: Final = 30_000
+"""How long a process waits for another one's SQLite write transaction."""
+
+_DRIVERS: Final = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg"}
+
+
+def parse_url(url: str) -> URL:
+    """A database's address: `sqlite:////absolute/path` or `postgresql://…`. Raises InvalidInput for any other."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise InvalidInput("store.url", Rule.MALFORMED, "an address that cannot be read", "sqlite:///… or postgresql://…") from error
+    backend = parsed.get_backend_name()
+    if backend not in _DRIVERS:
+        raise InvalidInput("store.url", Rule.MALFORMED, repr(backend), "sqlite or postgresql")
+    if backend == "sqlite" and (parsed.database in (None, "", ":memory:") or parsed.query):
+        raise InvalidInput("store.url", Rule.MALFORMED, parsed.render_as_string(), "a file, which other processes can open too")
+    return parsed.set(drivername=_DRIVERS[backend])
+
+
+def writing_engine(url: URL) -> Engine:
+    """An engine whose every transaction can write and is serialisable."""
+    if url.get_backend_name() == "postgresql":
+        return create_engine(url, isolation_level="SERIALIZABLE", pool_size=8, max_overflow=24, pool_pre_ping=True)
+    engine = create_engine(url, pool_size=1, max_overflow=4)
+    _on_sqlite(engine, "BEGIN IMMEDIATE", "PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA recursive_triggers=ON")
+    return engine
+
+
+def reading_engine(url: URL, *, read_only: bool = False) -> Engine:
+    """An engine whose every transaction is one snapshot that cannot write; `read_only` opens SQLite's file itself like that."""
+    if url.get_backend_name() == "postgresql":
+        return create_engine(
+            url,
+            isolation_level="REPEATABLE READ",
+            execution_options={"postgresql_readonly": True},
+            pool_size=8,
+            max_overflow=24,
+            pool_pre_ping=True,
+        )
+    if read_only:
+        path = Path(str(url.database)).resolve().as_uri()
+        url = url.set(database=path, query={"mode": "ro", "uri": "true"})
+    engine = create_engine(url, pool_size=4, max_overflow=28)
+    _on_sqlite(engine, "BEGIN", "PRAGMA query_only=ON")
+    return engine
+
+
+def _on_sqlite(engine: Engine, begin: str, *pragmas: str) -> None:
+    def connected(connection: DBAPIConnection, _record: object) -> None:
+        raw: Any = connection  # sqlite3's own attributes, which SQLAlchemy's protocol does not name
+        raw.isolation_level = None  # the driver's own BEGIN would be a deferred one
+        raw.text_factory = _text
+        cursor = connection.cursor()
+        for pragma in (f"PRAGMA busy_timeout={BUSY_MILLISECONDS}", "PRAGMA foreign_keys=ON", *pragmas):
+            cursor.execute(pragma)
+        cursor.close()
+
+    def begun(connection: Any) -> None:
+        connection.exec_driver_sql(begin)
+
+    event.listen(engine, "connect", connected)
+    event.listen(engine, "begin", begun)
+
+
+def _text(raw: bytes) -> str:
+    """TEXT that somebody damaged must still reach the audit, which then names the row."""
+    return raw.decode("utf-8", "surrogateescape")

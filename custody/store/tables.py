@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Rows as the database keeps them. They never leave this package (STYLE.md, rule 3).
+
+No column exempts an account from anything: an account is its text, and a balance is an unsigned number. What these tables
+refuse by themselves (position gaps, changed rows) stands in the triggers of the migrations.
+"""
+
+from typing import Final
+
+from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, LargeBinary, MetaData, Table, Text, UniqueConstraint
+from sqlmodel import Field, SQLModel
+
+from custody.store.types import Units, WholeNumber, units_checks
+
+STRICT: Final = {"sqlite_strict": True}
+KEYED: Final = {"sqlite_strict": True, "sqlite_with_rowid": False}
+
+metadata: Final = MetaData()
+
+
+class Row(SQLModel):
+    """Base of every row; a registry of its own, so that nobody else's SQLModel tables get into these migrations."""
+
+    metadata = metadata
+
+
+class JournalRow(Row, table=True):
+    """One entry: its canonical JSON, and the hash that covers everything before it."""
+
+    __tablename__ = "journal"
+    __table_args__ = (
+        CheckConstraint("length(previous) = 32 AND length(hash) = 32", name="journal_hashes"),
+        STRICT,
+    )
+
+    position: int = Field(sa_column=Column(WholeNumber, primary_key=True, autoincrement=False))
+    recorded_at: int = Field(sa_column=Column(WholeNumber, nullable=False))
+    previous: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    hash: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    body: str = Field(sa_column=Column(Text, nullable=False))
+
+
+class PostingRow(Row, table=True):
+    """One line of an entry, for queries; the entry's JSON is what counts."""
+
+    __tablename__ = "postings"
+    __table_args__ = (
+        CheckConstraint("side IN ('debit', 'credit')", name="postings_side"),
+        *units_checks("postings", least=1),
+        Index("postings_account", "account", "asset", "position"),
+        KEYED,
+    )
+
+    position: int = Field(sa_column=Column(WholeNumber, ForeignKey("journal.position"), primary_key=True, autoincrement=False))
+    line: int = Field(sa_column=Column(WholeNumber, primary_key=True, autoincrement=False))
+    account: str = Field(sa_column=Column(Text, nullable=False))
+    asset: str = Field(sa_column=Column(Text, nullable=False))
+    side: str = Field(sa_column=Column(Text, nullable=False))
+    units: int = Field(sa_column=Column(Units, nullable=False))
+
+
+class IdentityRow(Row, table=True):
+    """What an entry rests on, once at most. `freed_by` is the reversal after which a chain event came back, else 0."""
+
+    __tablename__ = "identities"
+    __table_args__ = (
+        CheckConstraint("freed_by = 0 OR kind = 'chain_event'", name="identities_freed_by"),
+        Index("identities_position", "position"),
+        KEYED,
+    )
+
+    kind: str = Field(sa_column=Column(Text, primary_key=True))
+    identity: str = Field(sa_column=Column(Text, primary_key=True))
+    freed_by: int = Field(sa_column=Column(WholeNumber, primary_key=True, autoincrement=False))
+    position: int = Field(sa_column=Column(WholeNumber, ForeignKey("journal.position"), nullable=False))
+
+
+class BalanceRow(Row, table=True):
+    """The running balance of one account in one asset, on the account's natural side."""
+
+    __tablename__ = "balances"
+    __table_args__ = (*units_checks("balances"), KEYED)
+
+    account: str = Field(sa_column=Column(Text, primary_key=True))
+    asset: str = Field(sa_column=Column(Text, primary_key=True))
+    units: int = Field(sa_column=Column(Units, nullable=False))
+
+
+class TotalRow(Row, table=True):
+    """The kept total over all accounts of one kind."""
+
+    __tablename__ = "totals"
+    __table_args__ = (*units_checks("totals"), KEYED)
+
+    kind: str = Field(sa_column=Column(Text, primary_key=True))
+    asset: str = Field(sa_column=Column(Text, primary_key=True))
+    units: int = Field(sa_column=Column(Units, nullable=False))
+
+
+class AccrualRow(Row, table=True):
+    """Fees accrued by one entry: `units` is everything accrued up to and with it, `ripens` its time, never running back."""
+
+    __tablename__ = "accruals"
+    __table_args__ = (
+        *units_checks("accruals", least=1),
+        Index("accruals_ripens", "asset", "ripens", "position"),
+        KEYED,
+    )
+
+    asset: str = Field(sa_column=Column(Text, primary_key=True))
+    position: int = Field(sa_column=Column(WholeNumber, ForeignKey("journal.position"), primary_key=True, autoincrement=False))
+    ripens: int = Field(sa_column=Column(WholeNumber, nullable=False))
+    units: int = Field(sa_column=Column(Units, nullable=False))
+
+
+class FollowedRow(Row, table=True):
+    """A block that a watcher has followed."""
+
+    __tablename__ = "followed"
+    __table_args__ = (CheckConstraint("length(hash) = 32", name="followed_hash"), KEYED)
+
+    chain: str = Field(sa_column=Column(Text, primary_key=True))
+    height: int = Field(sa_column=Column(WholeNumber, primary_key=True, autoincrement=False))
+    hash: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class DepositRow(Row, table=True):
+    """A sighting and where it stands."""
+
+    __tablename__ = "deposits"
+    __table_args__ = (
+        CheckConstraint("status IN ('SEEN', 'DUST', 'CREDITED', 'ORPHANED', 'REVERSED')", name="deposits_status"),
+        CheckConstraint("(status IN ('CREDITED', 'REVERSED')) = (position IS NOT NULL)", name="deposits_credit"),
+        *units_checks("deposits"),
+        Index("deposits_height", "chain", "height", "number"),
+        Index("deposits_waiting", "chain", "status", "height"),
+        STRICT,
+    )
+
+    number: int | None = Field(default=None, sa_column=Column(WholeNumber, primary_key=True))
+    identity: str = Field(sa_column=Column(Text, nullable=False, unique=True))
+    chain: str = Field(sa_column=Column(Text, nullable=False))
+    height: int = Field(sa_column=Column(WholeNumber, nullable=False))
+    address: str = Field(sa_column=Column(Text, nullable=False))
+    asset: str = Field(sa_column=Column(Text, nullable=False))
+    units: int = Field(sa_column=Column(Units, nullable=False))
+    proof: str = Field(sa_column=Column(Text, nullable=False))
+    status: str = Field(sa_column=Column(Text, nullable=False))
+    position: int | None = Field(default=None, sa_column=Column(WholeNumber, ForeignKey("journal.position")))
+
+
+class CustomerRow(Row, table=True):
+    """One customer; `number` keeps the order in which they came."""
+
+    __tablename__ = "customers"
+    __table_args__ = (CheckConstraint("length(id) BETWEEN 1 AND 200", name="customers_id"), STRICT)
+
+    number: int | None = Field(default=None, sa_column=Column(WholeNumber, primary_key=True))
+    id: str = Field(sa_column=Column(Text, nullable=False, unique=True))
+
+
+class DepositAddressRow(Row, table=True):
+    """An attested binding: an index of a wallet, and its address, to one customer for ever."""
+
+    __tablename__ = "deposit_addresses"
+    __table_args__ = (
+        UniqueConstraint("chain", "address", name="deposit_addresses_address"),
+        UniqueConstraint("wallet", "customer", name="deposit_addresses_customer"),
+        CheckConstraint("length(wallet) = 32 AND number >= 0", name="deposit_addresses_index"),
+        STRICT,
+    )
+
+    wallet: bytes = Field(sa_column=Column(LargeBinary, primary_key=True))
+    number: int = Field(sa_column=Column(WholeNumber, primary_key=True, autoincrement=False))
+    customer: str = Field(sa_column=Column(Text, ForeignKey("customers.id"), nullable=False))
+    chain: str = Field(sa_column=Column(Text, nullable=False))
+    address: str = Field(sa_column=Column(Text, nullable=False))
+    body: str = Field(sa_column=Column(Text, nullable=False))
+
+
+class DocumentRow(Row, table=True):
+    """The mirror of one signed document."""
+
+    __tablename__ = "documents"
+    __table_args__ = (UniqueConstraint("kind", "key", name="documents_key"), STRICT)
+
+    number: int | None = Field(default=None, sa_column=Column(WholeNumber, primary_key=True))
+    kind: str = Field(sa_column=Column(Text, nullable=False))
+    key: str = Field(sa_column=Column(Text, nullable=False))
+    body: str = Field(sa_column=Column(Text, nullable=False))
+
+
+class WriterRow(Row, table=True):
+    """Holds nothing: PostgreSQL's writers queue for a lock on this table before they take their snapshot."""
+
+    __tablename__ = "writer"
+    __table_args__ = (STRICT,)
+
+    number: int = Field(sa_column=Column(WholeNumber, primary_key=True, autoincrement=False))
+
+
+def table_of(row: type[Row]) -> Table:
+    """The table of a row class."""
+    return metadata.tables[str(row.__tablename__)]

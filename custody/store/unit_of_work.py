@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The store: work is a function that runs in one transaction and is committed whole, or leaves nothing."""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Final, TypeVar
+
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlmodel import Session
+
+from custody.flows.ports import UnitOfWork
+from custody.rules.amounts import Assets
+from custody.rules.errors import CustodyError, Unavailable
+from custody.store import migrations
+from custody.store.customers import SqlCustomers
+from custody.store.deposits import SqlDeposits
+from custody.store.documents import SqlDocuments
+from custody.store.engines import parse_url, reading_engine, writing_engine
+from custody.store.journal import SqlJournal
+
+T = TypeVar("T")
+
+ATTEMPTS: Final = 12
+_LONGEST_PAUSE: Final = 0.25
+_TRY_AGAIN: Final = ("40001", "40P01", "23505")
+"""SQLSTATE of serialization failure, deadlock, and the unique violation that a race can show instead (the next try finds the row)."""
+
+
+class SqlUnitOfWork:
+    """One transaction's worth of the store."""
+
+    def __init__(self, connection: Connection, assets: Assets) -> None:
+        self._connection, self._assets = connection, assets
+
+    @cached_property
+    def journal(self) -> SqlJournal:
+        """The journal."""
+        return SqlJournal(self._connection, self._assets)
+
+    @cached_property
+    def deposits(self) -> SqlDeposits:
+        """Deposits and followed blocks."""
+        return SqlDeposits(self._session, self._assets)
+
+    @cached_property
+    def customers(self) -> SqlCustomers:
+        """Customers and their addresses."""
+        return SqlCustomers(self._session)
+
+    @cached_property
+    def documents(self) -> SqlDocuments:
+        """The mirror of signed documents."""
+        return SqlDocuments(self._session)
+
+    @cached_property
+    def _session(self) -> Session:
+        return Session(self._connection, join_transaction_mode="rollback_only", autoflush=False)
+
+    def nested(self, work: Callable[[UnitOfWork], T]) -> T:
+        """Run work in a savepoint of this transaction; on any exception nothing of it remains."""
+        with self._connection.begin_nested():
+            return work(SqlUnitOfWork(self._connection, self._assets))
+
+
+class SqlStore:
+    """A store over SQLite or PostgreSQL; make one with `open_store`."""
+
+    def __init__(self, reader: Engine, writer: Engine | None, assets: Assets) -> None:
+        self._reader, self._writer, self._assets = reader, writer, assets
+        self._turn, self._here = threading.Lock(), threading.local()
+        self._embedded = reader.dialect.name == "sqlite"
+
+    def run(self, work: Callable[[UnitOfWork], T]) -> T:
+        """Run work in one serialisable write transaction and commit; tried again on a serialisation failure, ATTEMPTS times.
+
+        Raises Unavailable where the database does not answer or the store was opened read-only.
+        """
+        return self.run_with_savepoints(work)
+
+    def run_with_savepoints(self, work: Callable[[SqlUnitOfWork], T]) -> T:
+        """The same for work that wants savepoints of its own (`GroupCommit`)."""
+        if self._writer is None:
+            raise Unavailable("store", "it was opened read-only")
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                with self._alone():
+                    return self._once(self._writer, work)
+            except DBAPIError as error:
+                if not _try_again(error) or attempt == ATTEMPTS:
+                    raise _unavailable(error) from error
+            except (SQLAlchemyError, PoolTimeout) as error:
+                raise _unavailable(error) from error
+            time.sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.004 * 2**attempt)))  # noqa: S311  # spreads retries, no secret
+        raise AssertionError("unreachable")
+
+    def read(self, work: Callable[[UnitOfWork], T]) -> T:
+        """Run work in one consistent snapshot that cannot write. Raises Unavailable."""
+        try:
+            with self._reader.begin() as connection:
+                return work(SqlUnitOfWork(connection, self._assets))
+        except SQLAlchemyError as error:
+            raise _unavailable(error) from error
+
+    def close(self) -> None:
+        """Close every connection."""
+        for engine in (self._reader, self._writer):
+            if engine is not None:
+                engine.dispose()
+
+    def _once(self, engine: Engine, work: Callable[[SqlUnitOfWork], T]) -> T:
+        with engine.begin() as connection:
+            if not self._embedded:  # queue before the snapshot is taken, or every writer but one would have to start again
+                connection.execute(text("LOCK TABLE writer IN EXCLUSIVE MODE"))
+            return work(SqlUnitOfWork(connection, self._assets))
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One SQLite writer at a time in this process: waiting on a lock is fair, its busy handler sleeps up to 100 ms."""
+        if getattr(self._here, "running", False):
+            raise RuntimeError("run() inside run(): work touches nothing but its unit of work")
+        self._here.running = True
+        try:
+            if self._embedded:
+                with self._turn:
+                    yield
+            else:
+                yield
+        finally:
+            self._here.running = False
+
+
+def open_store(url: str, assets: Assets, *, read_only: bool = False) -> SqlStore:
+    """Open a migrated database. `read_only` leaves no connection that can write.
+
+    Raises Unavailable where there is none, or its schema is not the one that this code knows (`migrate`).
+    """
+    parsed = parse_url(url)
+    reader = reading_engine(parsed, read_only=read_only)
+    try:
+        with reader.begin() as connection:
+            found = migrations.current(connection)
+    except SQLAlchemyError as error:
+        reader.dispose()
+        raise _unavailable(error) from error
+    if found != (known := migrations.head()):
+        reader.dispose()
+        raise Unavailable("store", f"its schema is at {found}, this code knows {known}; migrate it first")
+    return SqlStore(reader, None if read_only else writing_engine(parsed), assets)
+
+
+def migrate(url: str) -> None:
+    """Create the schema, or bring it to the newest revision. Raises Unavailable."""
+    engine = writing_engine(parse_url(url))
+    try:
+        migrations.upgrade(engine)
+    except SQLAlchemyError as error:
+        raise _unavailable(error) from error
+    finally:
+        engine.dispose()
+
+
+def _try_again(error: DBAPIError) -> bool:
+    return getattr(error.orig, "sqlstate", None) in _TRY_AGAIN
+
+
+def _unavailable(error: SQLAlchemyError) -> CustodyError:
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return Unavailable("store", f"{type(cause).__name__}: {str(cause).strip().splitlines()[0] if str(cause).strip() else ''}")

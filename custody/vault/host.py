@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The process of one seat: its verbs over a unix socket. Signs nothing that `rules.birth` does not let through."""
+
+import ctypes
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from custody.chains.scripts import check_script
+from custody.flows.ports import Clock
+from custody.rules.certificates import WalletCertificate
+from custody.rules.refusals import Refusal, Refused, Rule
+from custody.rules.roster import RosterVersion
+from custody.rules.signatures import Signed
+from custody.rules.wallets import Chain
+from custody.vault.openbao import OpenBaoClient
+from custody.vault.seat import SeatHost
+from custody.wire import Handler, read_body, read_text, serve
+
+_PR_SET_DUMPABLE: Final = 4
+
+
+def wall_clock() -> int:
+    """Seconds since 1970, by this machine."""
+    return int(time.time())
+
+
+def seat_handlers(seat: SeatHost, genesis: bytes | None = None) -> Mapping[str, Handler]:
+    """The verbs of a seat. There is none that gives out, takes in or deletes a private key.
+
+    `genesis` is what the operator was told apart from the wire: where it is given, no other can be pinned.
+    """
+
+    def sign_roster(body: object) -> object:
+        (version,) = read_body(body, "version")
+        return seat.sign_roster(RosterVersion.from_json(version)).to_json()
+
+    def pin(body: object) -> object:
+        signed = Signed.from_json(RosterVersion, read_body(body, "signed")[0])
+        if genesis is not None and signed.message.struct_hash != genesis:
+            raise Refused([Refusal(Rule.WRONG_GENESIS, got=signed.message.struct_hash.hex(), want=genesis.hex())])
+        seat.pin(signed)
+        return {}
+
+    def admit_roster(body: object) -> object:
+        seat.admit_roster(Signed.from_json(RosterVersion, read_body(body, "signed")[0]))
+        return {}
+
+    def make_wallet_key(body: object) -> object:
+        label, chain = read_body(body, "label", "chain")
+        return seat.make_wallet_key(read_text(label, "label"), Chain(read_text(chain, "chain"))).to_json()
+
+    def accept(body: object) -> object:
+        return seat.accept(Signed.from_json(WalletCertificate, read_body(body, "signed")[0])).to_json()
+
+    def identity(body: object) -> object:
+        read_body(body)
+        return seat.identity().to_json()
+
+    def head(body: object) -> object:
+        read_body(body)
+        return seat.head().to_json()
+
+    def status(body: object) -> object:
+        read_body(body)
+        return seat.status()
+
+    verbs = (identity, sign_roster, pin, admit_roster, make_wallet_key, accept, head, status)
+    return {verb.__name__: verb for verb in verbs}
+
+
+def serve_seat(
+    name: str,
+    approle: Path,
+    path: Path,
+    *,
+    clock: Clock = wall_clock,
+    genesis: bytes | None = None,
+    ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Host a seat until SIGTERM. Raises InvalidInput or Unavailable where it cannot begin."""
+    harden()
+    seat = SeatHost(name, OpenBaoClient.from_file(approle), check_script, clock)
+    seat.status()  # a wrong AppRole, a sealed server or another seat's vault shows now, not at the first signature
+    serve(path, seat_handlers(seat, genesis), ready)
+
+
+def harden() -> None:
+    """Keep what this process holds in memory out of files and debuggers; Python cannot wipe it (facts: SECURITY.md)."""
+    os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)

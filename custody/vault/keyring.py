@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The client side of a seat: `SeatPort` over its socket. Believes nothing that it can check."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from custody.rules.certificates import SeatHead, SeatKey, WalletCertificate
+from custody.rules.errors import InvalidInput, Unavailable
+from custody.rules.roster import RosterVersion
+from custody.rules.signatures import Key, Signature, Signed
+from custody.rules.wallets import Chain
+from custody.wire import Client
+
+T = TypeVar("T")
+
+
+class RemoteSeat:
+    """One seat by its socket. Every method raises Unavailable where the process does not answer, and as the seat does."""
+
+    def __init__(self, name: str, path: Path) -> None:
+        self._name = name
+        self._client = Client(path)
+
+    @property
+    def name(self) -> str:
+        """The seat's id in the roster."""
+        return self._name
+
+    def identity(self) -> Key:
+        """See `SeatPort`."""
+        return self._read(Key.from_json, self._client.call("identity"))
+
+    def sign_roster(self, version: RosterVersion) -> Signature:
+        """See `SeatPort`."""
+        answer = self._client.call("sign_roster", {"version": version.to_json()})
+        return self._read(Signature.from_json, answer)
+
+    def pin(self, signed: Signed[RosterVersion]) -> None:
+        """See `SeatPort`."""
+        self._client.call("pin", {"signed": signed.to_json()})
+
+    def admit_roster(self, signed: Signed[RosterVersion]) -> None:
+        """Give the seat the roster's next version."""
+        self._client.call("admit_roster", {"signed": signed.to_json()})
+
+    def make_wallet_key(self, label: str, chain: Chain) -> SeatKey:
+        """See `SeatPort`."""
+        answer = self._client.call("make_wallet_key", {"label": label, "chain": chain.name})
+        made = self._read(SeatKey.from_json, answer)
+        asked, got = (self._name, label, chain.name), (made.key.seat, made.key.label, made.key.chain)
+        if got != asked:
+            raise self._another(f"a key of {got}")
+        return made
+
+    def accept(self, signed: Signed[WalletCertificate]) -> Signed[SeatHead]:
+        """See `SeatPort`."""
+        return self._head(self._client.call("accept", {"signed": signed.to_json()}))
+
+    def head(self) -> Signed[SeatHead]:
+        """See `SeatPort`."""
+        return self._head(self._client.call("head"))
+
+    def status(self) -> dict[str, object]:
+        """What the seat knows, for people; unsigned."""
+        answer = self._client.call("status")
+        if not isinstance(answer, dict) or answer.get("seat") != self._name:
+            raise self._another("another status")
+        return answer
+
+    def _head(self, answer: object) -> Signed[SeatHead]:
+        head = self._read(lambda found: Signed.from_json(SeatHead, found), answer)
+        if head.message.seat != self._name:
+            raise self._another(f"a head of {head.message.seat}")
+        return head
+
+    def _read(self, parse: Callable[[object], T], answer: object) -> T:
+        """An answer in another shape is the seat's fault, never the caller's input."""
+        try:
+            return parse(answer)
+        except InvalidInput as error:
+            raise self._another(str(error)) from error
+
+    def _another(self, got: str) -> Unavailable:
+        return Unavailable(f"seat {self._name}", f"its socket answered with {got}")

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""A deployment is born on the devnet: the same steps as anywhere, with the devnet's people signing.
+
+Nothing here has a way round a check: keys are made by the seats, version 1 is signed by everybody it names, certificates by a
+quorum, and each part decides for itself.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from eth_account import Account
+from eth_account.signers.local import LocalAccount
+
+from custody import parts
+from custody.birthing import create_wallet, draft_certificate
+from custody.bootstrap import GENESIS, Deployment, open_deployment, wall_clock
+from custody.chains.evm.client import EvmClient
+from custody.flows.birth import found, machines_sign
+from custody.flows.mirror import ACTIVATION, BUNDLE
+from custody.rules.governance import PolicyActivation
+from custody.rules.signatures import Key, Signed
+from custody.rules.typed import ZERO32, Domain
+from custody.rules.wallets import Chain, Tier
+from custody.settings import NodeSettings, PartSettings, Settings
+from devnet.contracts import DevnetContracts, deploy_all
+from devnet.network import COLD_SEATS, HOT_SEATS, Devnet
+from devnet.people import POLICY_OWNERS, Cast, gather, roster_version
+from devnet.services import Loop, Service, socket_path
+
+EVM: Final = Chain("eip155:31338")
+BITCOIN: Final = Chain("bip122:0f9188f13cb7b2c71f2a335e3a4fc328")
+SHIPPED: Final = Path(__file__).resolve().parent.parent / "policies" / "shipped"
+RELAYER_CAP: Final = 10 * 10**18
+CERTIFIERS: Final = ("ana", "cleo", "eve")
+"""Who signs wallet certificates in the devnet: a quorum of the roster's people."""
+
+Birth = tuple[str, Tier, Chain, tuple[str, ...]]
+"""Label, tier, chain and seats of a wallet; each is 3-of-4."""
+
+WALLETS: Final[tuple[Birth, ...]] = tuple(
+    (tier.value, tier, chain, COLD_SEATS if tier is Tier.CUSTOMER_COLD else HOT_SEATS)
+    for tier in Tier
+    for chain in (EVM, BITCOIN)
+)
+"""Every wallet at birth."""
+
+
+@dataclass(frozen=True)
+class World:
+    """A born devnet: nodes, processes, people and contracts."""
+
+    net: Devnet
+    cast: Cast
+    contracts: DevnetContracts
+    deployer: LocalAccount
+    services: "Services"
+
+    @property
+    def deployment(self) -> Deployment:
+        """The deployment, opened afresh."""
+        return open_deployment(self.net.home)
+
+
+class Services:
+    """Bulkhead's own processes over one network. Cold seats run only inside `ceremony`."""
+
+    def __init__(self, net: Devnet) -> None:
+        self._net = net
+        lifetime = net.anvil.lifetime
+
+        def part(name: str, *arguments: str) -> Service:
+            return Service(name, net.folder / f"{name}.d", net.home, arguments, lifetime)
+
+        def seat(name: str) -> Service:
+            server = net.hot.get(name) or net.cold[name]
+            at = str(socket_path(net.folder / f"{name}.d"))
+            return part(name, "seat", "serve", name, "--approle", str(server.approle_file), "--socket", at)
+
+        self.hot = {name: seat(name) for name in HOT_SEATS}
+        self.cold = {name: seat(name) for name in COLD_SEATS}
+        self.attestor = part("attestor", "attestor", "serve")
+        self.relayer = part("relayer", "relayer", "serve")
+        self.watcher = Loop("watcher", net.folder / "watcher.d", net.home, ("watch",), lifetime)
+
+    @property
+    def online(self) -> list[Service]:
+        """Everything that runs all the time, but for the watcher, which needs a born deployment."""
+        return [*self.hot.values(), self.attestor, self.relayer]
+
+    def start(self, services: list[Service]) -> None:
+        """Start processes at once; two at a time, since each loads its libraries first."""
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda service: service.start(), services))
+
+    def stop(self) -> None:
+        """Stop everything of ours, whoever started it."""
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda service: service.stop(), [self.watcher, *self.online, *self.cold.values()]))
+
+    @contextmanager
+    def ceremony(self) -> Iterator[None]:
+        """Cold seats brought up, unsealed, and their processes with them; all stopped again at the end."""
+        with self._net.ceremony():
+            try:
+                self.start(list(self.cold.values()))
+                yield
+            finally:
+                for service in self.cold.values():
+                    service.stop()
+
+
+def raise_world(net: Devnet, services: Services, progress: Callable[[str], None]) -> World:
+    """Start Bulkhead's processes over a running network, and give birth where that has not happened yet.
+
+    Whoever calls stops the services again, also where this fails.
+    """
+    cast = gather(net.home / "people")
+    deployer = _deployer(net)
+    contracts = _contracts(net, deployer, progress)
+    _settings(net, services, contracts)
+    parts.ledger_before_birth(Settings.load(net.home))
+    progress("starting seats, attestor, relayer")
+    services.start(services.online)
+    world = World(net, cast, contracts, deployer, services)
+    if missing := _missing_wallets(world):
+        with services.ceremony():
+            progress("cold seats are up for the birth ceremony")
+            if not (net.home / GENESIS).exists():
+                _found(world, progress)
+            _activate(world, progress)
+            _make_wallets(world, missing, progress)
+        progress("cold seats are stopped again")
+    return world
+
+
+def _contracts(net: Devnet, deployer: LocalAccount, progress: Callable[[str], None]) -> DevnetContracts:
+    """Where Safe and the test tokens stand; deployed at the first start."""
+    known = net.folder / "contracts.json"
+    if known.exists():
+        return DevnetContracts.from_json(json.loads(known.read_text(encoding="ascii")))
+    progress("deploying Safe 1.4.1 and the test tokens")
+    net.anvil.set_balance(deployer.address, 1000 * 10**18)
+    contracts = deploy_all(EvmClient(net.anvil.url, EVM), deployer)
+    fresh = known.with_suffix(".fresh")
+    fresh.write_text(json.dumps(contracts.to_json(), indent=1) + "\n", encoding="ascii")
+    fresh.replace(known)
+    return contracts
+
+
+def _deployer(net: Devnet) -> LocalAccount:
+    """The account that deploys and mints the test tokens; a devnet's toy, and nobody in the roster."""
+    path = net.folder / "deployer.key"
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_text(Account.create().key.hex() + "\n", encoding="ascii")
+    account: LocalAccount = Account.from_key(path.read_text(encoding="ascii").strip())
+    return account
+
+
+def _settings(net: Devnet, services: Services, contracts: DevnetContracts) -> None:
+    """Write the bundle with the deployed tokens in it, and where everything is; ports may differ from the last run."""
+    bundle = net.home / "policy"
+    if not bundle.exists():
+        fresh = net.home / "policy.fresh"
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.copytree(SHIPPED, fresh)
+        text = (fresh / "assets.yaml").read_text(encoding="ascii")
+        text = text.replace("@usd_token@", contracts.usd).replace("@no_return_token@", contracts.silent_usd)
+        (fresh / "assets.yaml").write_text(text, encoding="ascii")
+        fresh.rename(bundle)
+    nodes = {
+        EVM.name: NodeSettings(net.anvil.url),
+        BITCOIN.name: NodeSettings(net.bitcoind.url, str(net.bitcoind.cookie_file)),
+    }
+    servers = {**net.hot, **net.cold}
+    Settings(
+        home=net.home,
+        database=f"sqlite:///{net.home / 'ledger.db'}",
+        bundle=str(bundle),
+        nodes=nodes,
+        attestor_nodes={chain: (node,) for chain, node in nodes.items()},
+        seats={
+            name: PartSettings(str(service.socket), str(servers[name].approle_file))
+            for name, service in {**services.hot, **services.cold}.items()
+        },
+        attestor=PartSettings(str(services.attestor.socket), str(net.attestor.approle_file)),
+        relayer=PartSettings(str(services.relayer.socket), str(net.relayer.approle_file)),
+        safe_contracts={EVM.name: contracts.safe.to_json()},
+    ).save()
+
+
+def _found(world: World, progress: Callable[[str], None]) -> None:
+    """Identity keys, version 1, everybody's signature, genesis; then the bundle's activation by its owners."""
+    net, cast = world.net, world.cast
+    settings = Settings.load(net.home)
+    seats, attestor, relayer = parts.seats(settings), parts.attestor(settings), parts.relayer(settings)
+    identities: Mapping[str, Key] = {name: seat.identity() for name, seat in seats.items()}
+    pays = "0x" + relayer.identity().public.hex()
+    net.anvil.set_balance(pays, RELAYER_CAP // 2)
+    chains = (EVM.name, BITCOIN.name)
+    version = roster_version(cast, identities, attestor.identity(), pays, chains, RELAYER_CAP, wall_clock())
+    everybody = (*cast.people, *cast.programs)
+    signed = cast.sign(Domain(version.struct_hash), Signed(version, ()), everybody)
+    machines = [*seats.values(), attestor, relayer]
+    complete = machines_sign(signed, machines)
+    roster = found(parts.ledger_before_birth(settings), complete, machines, wall_clock())
+    (net.home / GENESIS).write_text(f"0x{roster.domain.genesis.hex()}\n", encoding="ascii")
+    progress(
+        f"genesis 0x{roster.domain.genesis.hex()}, signed by {len(complete.signatures)} keys, pinned by {len(machines)} parts"
+    )
+
+
+def _activate(world: World, progress: Callable[[str], None]) -> None:
+    """The owners put the bundle in force, once."""
+    deployment = world.deployment
+    bundle, key = deployment.bundle, deployment.bundle.hash.hex()
+    if deployment.store.read(lambda work: work.documents.get(ACTIVATION, key)) is not None:
+        return
+    activation = PolicyActivation(bundle.hash, ZERO32, ZERO32, "gil", wall_clock())
+    owners = world.cast.sign(deployment.roster.domain, Signed(activation, ()), POLICY_OWNERS[:3])
+    deployment.store.run(lambda work: work.documents.put(BUNDLE, key, bundle.to_json()))
+    deployment.store.run(lambda work: work.documents.put(ACTIVATION, key, owners.to_json()))
+    progress(f"policy bundle 0x{key} in force, signed by {', '.join(POLICY_OWNERS[:3])}")
+
+
+def _missing_wallets(world: World) -> tuple[Birth, ...]:
+    if not (world.net.home / GENESIS).exists():
+        return WALLETS
+    made = {(line[0].message.label, line[0].message.chain) for line in world.deployment.wallets().values()}
+    return tuple(wallet for wallet in WALLETS if (wallet[0], wallet[2].name) not in made)
+
+
+def _make_wallets(world: World, missing: tuple[Birth, ...], progress: Callable[[str], None]) -> None:
+    home, cast = world.net.home, world.cast
+    domain = open_deployment(home).roster.domain
+    for label, tier, chain, seats in missing:
+        draft = draft_certificate(home, label, tier, chain, list(seats), 3)
+        where = create_wallet(home, cast.sign(domain, Signed(draft, ()), CERTIFIERS))
+        progress(f"{label} on {chain}: 3 of 4, {where if chain.is_evm else 'wsh(sortedmulti(3,…))'}")

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""`bulkhead demo`: from nothing to a born deployment with customers' coins in it, on real nodes, told as it happens."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="The narrated demonstration on a network of its own; exit 0 only if all of it held.")
+
+
+@app.callback(invoke_without_command=True)
+def demo(
+    home: Annotated[Path | None, typer.Option("--home", help="Where it keeps its files; made anew each time.")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the files for a look afterwards.")] = False,
+) -> None:
+    """Run it. The network dies with this process, whatever happens."""
+    from devnet.birth import Services, raise_world  # noqa: PLC0415  # chains and store load only now
+    from devnet.home import bulkhead_home  # noqa: PLC0415
+    from devnet.network import Devnet  # noqa: PLC0415
+    from devnet.processes import Lifetime  # noqa: PLC0415
+    from devnet.scenes.stage import Stage  # noqa: PLC0415
+    from devnet.story import Story  # noqa: PLC0415
+
+    folder = home or bulkhead_home() / "demo"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700, parents=True)
+    story = Story()
+    net = Devnet(folder, lifetime=Lifetime.PARENT, progress=story.tell)
+    story.chapter("A network of our own: Anvil, bitcoind -regtest, one OpenBao for each key-holder")
+    with net.running():
+        story.chapter("Birth: identity keys, genesis, wallet keys, certificates")
+        services = Services(net)
+        try:
+            world = raise_world(net, services, story.tell)
+            stage = Stage(world, world.deployment)
+            for scene in _scenes():
+                scene(stage, story)
+        finally:
+            services.stop()
+    story.end()
+    if not keep:
+        shutil.rmtree(folder, ignore_errors=True)
+    raise typer.Exit(0 if story.all_held else 1)
+
+
+def _scenes() -> list[Callable[..., None]]:
+    from devnet.scenes import deposits, ledger, tampering  # noqa: PLC0415
+
+    return [deposits.inventory, deposits.customers, deposits.arrivals, deposits.reorganised, deposits.impostors,
+            ledger.trades, ledger.coverage, tampering.rows, ledger.footprint]  # fmt: skip

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The people and programs of the devnet, each with a key file of their own, and the roster that names them."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+from custody.keyfiles import Ed25519Signer, Secp256k1Signer, Signer, make_keystore, make_pem, open_key
+from custody.rules.roster import ApiClient, Person, PriceFeeder, Relayer, RosterSeat, RosterVersion, Thresholds
+from custody.rules.signatures import Key, Signed
+from custody.rules.typed import ZERO32, Domain, Struct
+
+M = TypeVar("M", bound=Struct)
+
+PASSWORD: Final = "devnet"  # noqa: S105  # the devnet's key files protect nothing; a real one asks its owner
+WEAK_SCRYPT: Final = 4096  # the library's default costs a second a key; these keys protect nothing
+
+PEOPLE: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
+    "ana": ("Ana Araujo", ("operations", "treasury")),
+    "bo": ("Bo Berg", ("operations", "treasury")),
+    "cleo": ("Cleo Conti", ("risk",)),
+    "dan": ("Dan Dietrich", ("risk", "treasury")),
+    "eve": ("Eve Eriksen", ("executive",)),
+    "fay": ("Fay Fournier", ("board",)),
+    "gil": ("Gil Garcia", ("finance",)),
+    "hana": ("Hana Horvat", ("compliance",)),
+}
+POLICY_OWNERS: Final = ("cleo", "dan", "eve", "fay")
+ADDRESS_AUTHORITIES: Final = ("hana",)
+CLIENTS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
+    "backend": (("read", "propose"), "customer"),
+    "matching": (("settle",), "system"),
+    "auditor": (("read",), "system"),
+}
+FEEDERS: Final = ("feed-1", "feed-2")
+ORGANISATIONS: Final = ("Alder Trust", "Birch Custody", "Cedar Vaults", "Bulkhead Operations")
+_FAR: Final = 4_102_444_800  # 2100-01-01: the devnet's entries do not expire on anybody
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """Everybody's open key files."""
+
+    people: Mapping[str, Secp256k1Signer]
+    programs: Mapping[str, Ed25519Signer]
+
+    def sign(self, domain: Domain, signed: Signed[M], names: Iterable[str]) -> Signed[M]:
+        """The document with these people's or programs' signatures added."""
+        signers: Mapping[str, Signer] = {**self.people, **self.programs}
+        return signed.joined(signers[name].sign(domain.digest(signed.message)) for name in names)
+
+
+def gather(folder: Path) -> Cast:
+    """Open everybody's key file, made on first use; the password stands beside them, for the devnet only."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (folder / "password").write_text(PASSWORD + "\n", encoding="ascii")
+    people = {name: _person(folder / f"{name}.json") for name in PEOPLE}
+    return Cast(people, {name: _program(folder / f"{name}.pem") for name in (*CLIENTS, *FEEDERS)})
+
+
+def _person(path: Path) -> Secp256k1Signer:
+    if not path.exists():
+        return make_keystore(path, PASSWORD, WEAK_SCRYPT)
+    signer = open_key(path, PASSWORD)
+    if not isinstance(signer, Secp256k1Signer):
+        raise TypeError(f"{path.name} is no keystore")
+    return signer
+
+
+def _program(path: Path) -> Ed25519Signer:
+    if not path.exists():
+        return make_pem(path, PASSWORD)
+    signer = open_key(path, PASSWORD)
+    if not isinstance(signer, Ed25519Signer):
+        raise TypeError(f"{path.name} is no Ed25519 key")
+    return signer
+
+
+def roster_version(
+    cast: Cast, seats: Mapping[str, Key], attestor: Key, relayer: str, chains: tuple[str, ...], cap: int, now: int
+) -> RosterVersion:
+    """Version 1 of the devnet. `cap` is the relayer's, in wei; `chains` are CAIP-2 names, the EVM one first."""
+    return RosterVersion(
+        version=1,
+        previous=ZERO32,
+        chains=chains,
+        clock="statement",
+        people=tuple(
+            Person(name, full, groups, (cast.people[name].key,), (True,), _FAR)
+            for name, (full, groups) in PEOPLE.items()
+        ),
+        clients=tuple(
+            ApiClient(name, cast.programs[name].key, scopes, role, _FAR) for name, (scopes, role) in CLIENTS.items()
+        ),
+        address_authorities=ADDRESS_AUTHORITIES,
+        policy_owners=POLICY_OWNERS,
+        feeders=tuple(PriceFeeder(name, cast.programs[name].key) for name in FEEDERS),
+        attestor=attestor,
+        seats=tuple(
+            RosterSeat(name, f"operator of {name}", ORGANISATIONS[int(name[-1]) - 1], key, name.startswith("cold"))
+            for name, key in sorted(seats.items())
+        ),
+        relayers=(Relayer(chains[0], relayer, cap),),
+        thresholds=Thresholds(roster=4, certificate=3, policy=3, manual_entry=2, void=2, unfreeze=3),
+        delay=86_400,
+        not_before=now,
+    )

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""`limits.yaml` and `floors.yaml`: native amounts that hold whatever a price says, each total over the assets."""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from custody.rules.amounts import Assets
+from custody.rules.errors import InvalidInput
+from custody.rules.refusals import Rule
+from custody.rules.requirement import MOST_APPROVALS, Floors
+from custody.rules.wallets import Tier
+from policies.quantities import units, whole
+from policies.rules_model import Limits
+from policies.shapes import below, for_each_asset, mapping, rows
+from policies.strict_yaml import Node
+
+_NAME: Final = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*")
+
+
+def read_limits(node: Node, assets: Assets, file: str = "limits.yaml:") -> Limits:
+    """Named limits for rules to refer to: name to asset symbol to base units."""
+    if not isinstance(node, dict) or not node:
+        raise InvalidInput(
+            file, Rule.MALFORMED, type(node).__name__, "a mapping of limits, each with a value for every asset"
+        )
+    for name in node:
+        if _NAME.fullmatch(name) is None:
+            raise InvalidInput(below(file, name), Rule.MALFORMED, repr(name), "a name of lower-case words joined by _")
+    return {name: for_each_asset(row, assets, below(file, name), units) for name, row in node.items()}
+
+
+def read_floors(node: Node, assets: Assets, file: str = "floors.yaml:") -> Floors:
+    """A seat's own minima. Cold and operational coins need people from the first base unit; only customer_hot has a free band."""
+    fields = mapping(node, file, ("automatic", "people"))
+    where = below(file, "automatic")
+    automatic = mapping(fields["automatic"], where, ("most", "per_day"))
+    most = for_each_asset(automatic["most"], assets, below(where, "most"), units)
+    day = for_each_asset(automatic["per_day"], assets, below(where, "per_day"), units)
+    where = below(file, "people")
+    tiers = mapping(fields["people"], where, tuple(Tier))
+    people = {tier: _bands(tiers[tier], tier, assets, below(where, tier)) for tier in Tier}
+    for symbol, highest in most.items():
+        if people[Tier.CUSTOMER_HOT][symbol][0][0] > highest:  # between the two, a seat would be asked by nobody
+            got = f"people only above more than automatic.most of {symbol}"
+            raise InvalidInput(
+                below(where, Tier.CUSTOMER_HOT), Rule.MALFORMED, got, "a first band from automatic.most on"
+            )
+    return Floors(people, most, day)
+
+
+def _bands(node: Node, tier: Tier, assets: Assets, where: str) -> Mapping[str, tuple[tuple[int, int], ...]]:
+    bands: dict[str, list[tuple[int, int]]] = {asset.symbol: [] for asset in assets}
+    for position, row in enumerate(rows(node, where)):
+        here = f"{where}[{position}]"
+        fields = mapping(row, here, ("people", "more_than"))
+        people = whole(fields["people"], below(here, "people"), MOST_APPROVALS)
+        for symbol, above in for_each_asset(fields["more_than"], assets, below(here, "more_than"), units).items():
+            # Bands that do not rise in both are bands with a gap: more coins would need fewer people.
+            if bands[symbol] and (above <= bands[symbol][-1][0] or people <= bands[symbol][-1][1]):
+                raise InvalidInput(
+                    below(here, "more_than"), Rule.MALFORMED, f"{symbol} does not rise", "more people above more coins"
+                )
+            if not bands[symbol] and (people < 1 or (above > 0 and tier is not Tier.CUSTOMER_HOT)):
+                raise InvalidInput(
+                    here, Rule.MALFORMED, f"{people} people above {above}", f"somebody for every coin out of {tier}"
+                )
+            bands[symbol].append((above, people))
+    return {symbol: tuple(found) for symbol, found in bands.items()}

@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""A store in memory that implements `Store`: dicts, and a deep copy to go back to. The contract suite holds it to the real ones."""
+
+import copy
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+from custody.flows.ports import Deposit, Examined, UnitOfWork
+from custody.rules.amounts import UINT256_MAX, Asset
+from custody.rules.certificates import DepositAddress
+from custody.rules.deposits import DEPOSIT_MOVES, BlockRef, DepositStatus, Sighting
+from custody.rules.errors import Unavailable
+from custody.rules.ledger import (
+    Account,
+    AccountKind,
+    Entry,
+    JournalEntry,
+    JournalHead,
+    Side,
+    canonical,
+    check_balances,
+    replay,
+)
+from custody.rules.origins import Once, Reversal, recorded_once
+from custody.rules.refusals import Refusal, Refused, Rule, raise_if
+from custody.rules.signatures import Signed
+from custody.rules.wallets import Chain
+
+T = TypeVar("T")
+
+
+@dataclass
+class _State:
+    """Everything the store holds; entries and messages are immutable, so a copy of the containers is a snapshot."""
+
+    entries: list[JournalEntry] = field(default_factory=list)
+    followed: dict[tuple[str, int], bytes] = field(default_factory=dict)
+    deposits: dict[str, Deposit] = field(default_factory=dict)
+    customers: list[str] = field(default_factory=list)
+    addresses: list[Signed[DepositAddress]] = field(default_factory=list)
+    documents: dict[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
+
+
+class FakeJournal:
+    """A list of entries; every balance is summed from it, every time."""
+
+    def __init__(self, state: _State, check: Callable[[], None]) -> None:
+        self._state, self._check = state, check
+
+    def head(self) -> JournalHead:
+        """The newest position and hash."""
+        return JournalHead(self._state.entries[-1].position, self._state.entries[-1].hash) if self._state.entries else JournalHead()
+
+    def append(self, entry: Entry, recorded_at: int) -> JournalEntry:
+        """Record an entry, or refuse it with every reason."""
+        balances = replay(self._state.entries)
+        raise_if((*self._taken(entry), *check_balances(entry, balances), *_too_large(entry, balances)))
+        self._check()
+        recorded = JournalEntry.append(self.head(), entry, recorded_at)
+        self._state.entries.append(recorded)
+        return recorded
+
+    def read(self, after: int = 0, limit: int = 1000) -> Sequence[JournalEntry]:
+        """Entries above a position."""
+        return [e for e in self._state.entries if e.position > after][:limit]
+
+    def get(self, position: int) -> JournalEntry | None:
+        """One entry."""
+        return next((e for e in self._state.entries if e.position == position), None)
+
+    def examine(self, after: int = 0, limit: int = 1000) -> Sequence[Examined]:
+        """Entries above a position; nothing here is ever damaged."""
+        return [Examined(e.position, e, ()) for e in self.read(after, limit)]
+
+    def balance(self, account: Account, asset: Asset) -> int:
+        """One balance."""
+        return replay(self._state.entries).get((account, asset), 0)
+
+    def total(self, kind: AccountKind, asset: Asset) -> int:
+        """One total."""
+        return sum(units for (account, of), units in replay(self._state.entries).items() if (account.kind, of) == (kind, asset))
+
+    def balances(self) -> Iterator[tuple[Account, Asset, int]]:
+        """Every balance that is not zero."""
+        yield from ((account, asset, units) for (account, asset), units in replay(self._state.entries).items())
+
+    def totals(self) -> Iterator[tuple[AccountKind, Asset, int]]:
+        """Every total that is not zero."""
+        sums: dict[tuple[AccountKind, Asset], int] = defaultdict(int)
+        for account, asset, units in self.balances():
+            sums[account.kind, asset] += units
+        yield from ((kind, asset, units) for (kind, asset), units in sums.items() if units)
+
+    def matured_fees(self, asset: Asset, recorded_by: int) -> int:
+        """What was accrued by then, less everything swept."""
+        account, latest, ripe, swept = Account(AccountKind.ACCRUED_FEES), 0, 0, 0
+        for recorded in self._state.entries:
+            postings = [p for p in recorded.entry.postings if (p.account, p.amount.asset) == (account, asset)]
+            credited = sum(p.amount.units for p in postings if p.side is Side.CREDIT)
+            swept += sum(p.amount.units for p in postings if p.side is Side.DEBIT)
+            if credited:
+                latest = max(latest, recorded.recorded_at)
+                ripe += credited if latest <= recorded_by else 0
+        return max(0, ripe - swept)
+
+    def _taken(self, entry: Entry) -> Iterator[Refusal]:
+        newest: dict[tuple[Once, str], int] = {}
+        for recorded in self._state.entries:
+            newest |= dict.fromkeys(recorded_once(recorded.entry.origin), recorded.position)
+        for kind, identity in recorded_once(entry.origin):
+            at = newest.get((kind, identity))
+            if at is not None and not (kind is Once.CHAIN_EVENT and (Once.REVERSAL, str(at)) in newest):
+                yield Refusal(Rule.ALREADY_RECORDED, kind=kind.value, id=identity, position=at)
+        if isinstance(entry.origin, Reversal):
+            named = self.get(entry.origin.entry)
+            if named is None or isinstance(named.entry.origin, Signed | Reversal):
+                yield Refusal(Rule.ORIGIN, reverses=entry.origin.entry, want="the position of a credited chain event")
+
+
+def _too_large(entry: Entry, balances: Mapping[tuple[Account, Asset], int]) -> Iterator[Refusal]:
+    for key, units in entry.changes().items():
+        if balances.get(key, 0) + units > UINT256_MAX:
+            yield Refusal(Rule.TOO_LARGE, account=str(key[0]), asset=key[1].symbol, change=units)
+    for kind, asset in {(account.kind, asset) for account, asset in entry.changes()}:
+        both = (balances, entry.changes())
+        total = sum(u for held in both for (account, of), u in held.items() if (account.kind, of) == (kind, asset))
+        if total > UINT256_MAX:
+            yield Refusal(Rule.TOO_LARGE, total=kind.value, asset=asset.symbol)
+
+
+class FakeDeposits:
+    """Deposits in a dict, in the order they were first seen."""
+
+    def __init__(self, state: _State, check: Callable[[], None]) -> None:
+        self._state, self._check = state, check
+
+    def followed(self, chain: Chain, height: int) -> bytes | None:
+        """Hash of the followed block."""
+        return self._state.followed.get((chain.name, height))
+
+    def newest(self, chain: Chain) -> int | None:
+        """The newest followed height."""
+        return max((height for name, height in self._state.followed if name == chain.name), default=None)
+
+    def follow(self, blocks: Sequence[BlockRef], keep: int) -> None:
+        """Record blocks, forget old ones."""
+        self._check()
+        for block in blocks:
+            known = self._state.followed.setdefault((block.chain.name, block.height), block.hash)
+            if known != block.hash:
+                raise Refused([Refusal(Rule.ALREADY_EXISTS, chain=block.chain.name, height=block.height, followed=known.hex())])
+        for chain in {block.chain.name for block in blocks}:
+            newest = max(block.height for block in blocks if block.chain.name == chain)
+            for name, height in list(self._state.followed):
+                if name == chain and height < newest - keep:
+                    del self._state.followed[name, height]
+
+    def unfollow(self, chain: Chain, above: int) -> None:
+        """Forget blocks above a height."""
+        self._check()
+        for name, height in list(self._state.followed):
+            if name == chain.name and height > above:
+                del self._state.followed[name, height]
+
+    def record(self, sighting: Sighting) -> None:
+        """SEEN, or SEEN again."""
+        self._check()
+        known = self._state.deposits.get(sighting.identity)
+        if known is None:
+            self._state.deposits[sighting.identity] = Deposit(sighting, DepositStatus.SEEN, None)
+        elif DepositStatus.SEEN in DEPOSIT_MOVES[known.status]:
+            self._state.deposits[sighting.identity] = Deposit(known.sighting, DepositStatus.SEEN, None)
+
+    def at_or_above(self, chain: Chain, height: int) -> Sequence[Deposit]:
+        """By height."""
+        return [d for d in self.all() if d.sighting.address.chain == chain and d.sighting.proof.height >= height]
+
+    def waiting(self, chain: Chain, up_to: int) -> Sequence[Deposit]:
+        """SEEN ones by height."""
+        found = (d for d in self.all() if d.sighting.address.chain == chain and d.status is DepositStatus.SEEN)
+        return [d for d in found if d.sighting.proof.height <= up_to]
+
+    def move(self, identity: str, to: DepositStatus, position: int | None = None) -> None:
+        """One legal move."""
+        self._check()
+        known = self._state.deposits.get(identity)
+        if known is None or to not in DEPOSIT_MOVES[known.status]:
+            was = "unknown" if known is None else known.status.value
+            raise Refused([Refusal(Rule.MOVE_NOT_ALLOWED, deposit=identity, was=was, would_be=to.value)])
+        if to is DepositStatus.REVERSED:
+            position = known.position
+        elif (to is DepositStatus.CREDITED) != (position is not None):
+            raise Refused([Refusal(Rule.MALFORMED, deposit=identity, would_be=to.value, position=position)])
+        self._state.deposits[identity] = replace(known, status=to, position=position)
+
+    def all(self) -> Sequence[Deposit]:
+        """By chain and height."""
+        return sorted(self._state.deposits.values(), key=lambda d: (d.sighting.address.chain.name, d.sighting.proof.height))
+
+
+class FakeCustomers:
+    """Customers and bindings in lists."""
+
+    def __init__(self, state: _State, check: Callable[[], None]) -> None:
+        self._state, self._check = state, check
+
+    def add(self, customer: str) -> None:
+        """A new one."""
+        self._check()
+        if not 1 <= len(customer) <= 200:
+            raise Refused([Refusal(Rule.MALFORMED, field="customer", got=f"{len(customer)} characters", want="1 to 200")])
+        if customer in self._state.customers:
+            raise Refused([Refusal(Rule.ALREADY_EXISTS, customer=customer)])
+        self._state.customers.append(customer)
+
+    def ids(self) -> frozenset[str]:
+        """Every customer."""
+        return frozenset(self._state.customers)
+
+    def next_index(self, wallet: bytes) -> int:
+        """The lowest free index."""
+        used = {s.message.index for s in self._state.addresses if s.message.wallet == wallet}
+        return next(index for index in range(len(used) + 1) if index not in used)
+
+    def add_address(self, signed: Signed[DepositAddress]) -> None:
+        """A new binding, or every reason against it."""
+        self._check()
+        raise_if(self._refusals(signed.message))
+        self._state.addresses.append(signed)
+
+    def addresses(self, chain: Chain | None = None) -> Sequence[Signed[DepositAddress]]:
+        """By index."""
+        found = [s for s in self._state.addresses if chain is None or s.message.chain == chain.name]
+        return sorted(found, key=lambda s: (s.message.index, s.message.wallet))
+
+    def address_of(self, customer: str, wallet: bytes) -> Signed[DepositAddress] | None:
+        """One customer's."""
+        mine = (s for s in self._state.addresses if (s.message.customer, s.message.wallet) == (customer, wallet))
+        return next(mine, None)
+
+    def _refusals(self, new: DepositAddress) -> Iterator[Refusal]:
+        if new.customer not in self._state.customers:
+            yield Refusal(Rule.UNKNOWN_CUSTOMER, customer=new.customer)
+        for known in (s.message for s in self._state.addresses):
+            if (known.wallet, known.index) == (new.wallet, new.index):
+                yield Refusal(Rule.INDEX_BOUND, index=new.index, customer=known.customer, would_be=new.customer)
+            if (known.wallet, known.customer) == (new.wallet, new.customer):
+                yield Refusal(Rule.ALREADY_EXISTS, customer=new.customer, wallet=new.wallet.hex(), index=known.index)
+            if (known.chain, known.address) == (new.chain, new.address):
+                yield Refusal(Rule.ALREADY_EXISTS, address=new.address, chain=new.chain, customer=known.customer)
+
+
+class FakeDocuments:
+    """Documents in a dict, in the order they were stored."""
+
+    def __init__(self, state: _State, check: Callable[[], None]) -> None:
+        self._state, self._check = state, check
+
+    def put(self, kind: str, key: str, body: Mapping[str, object]) -> None:
+        """Once."""
+        self._check()
+        known = self._state.documents.setdefault((kind, key), copy.deepcopy(dict(body)))
+        if canonical(known) != canonical(dict(body)):
+            raise Refused([Refusal(Rule.ALREADY_EXISTS, kind=kind, key=key)])
+
+    def get(self, kind: str, key: str) -> Mapping[str, object] | None:
+        """One."""
+        return copy.deepcopy(self._state.documents.get((kind, key)))
+
+    def all(self, kind: str) -> Sequence[Mapping[str, object]]:
+        """All of a kind."""
+        return [copy.deepcopy(body) for (of, _), body in self._state.documents.items() if of == kind]
+
+
+class FakeUnitOfWork:
+    """One transaction over a state."""
+
+    def __init__(self, state: _State, check: Callable[[], None]) -> None:
+        self.journal, self.deposits = FakeJournal(state, check), FakeDeposits(state, check)
+        self.customers, self.documents = FakeCustomers(state, check), FakeDocuments(state, check)
+
+
+class FakeStore:
+    """Transactions over a dict: work gets a copy, which takes the place of the state once the work is done."""
+
+    def __init__(self) -> None:
+        self._state, self._turn = _State(), threading.Lock()
+
+    def run(self, work: Callable[[UnitOfWork], T]) -> T:
+        """Run work on a copy and keep it."""
+        with self._turn:
+            state = _copy(self._state)
+            result = work(FakeUnitOfWork(state, lambda: None))
+            self._state = state
+            return result
+
+    def read(self, work: Callable[[UnitOfWork], T]) -> T:
+        """Run work on the state as it is now; writing raises Unavailable."""
+        return work(FakeUnitOfWork(_copy(self._state), _refuse))
+
+
+def _copy(state: _State) -> _State:
+    return _State(
+        list(state.entries),
+        dict(state.followed),
+        dict(state.deposits),
+        list(state.customers),
+        list(state.addresses),
+        dict(state.documents),
+    )
+
+
+def _refuse() -> None:
+    raise Unavailable("store", "this unit of work cannot write")
