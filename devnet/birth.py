@@ -21,7 +21,7 @@ from custody import parts
 from custody.birthing import create_wallet, draft_certificate
 from custody.bootstrap import GENESIS, Deployment, open_deployment, wall_clock
 from custody.chains.evm.client import EvmClient
-from custody.flows.birth import found, machines_sign
+from custody.flows.birth import Part, found, machines_sign
 from custody.flows.mirror import ACTIVATION, BUNDLE
 from custody.rules.governance import PolicyActivation
 from custody.rules.signatures import Key, Signed
@@ -207,7 +207,7 @@ def _found(world: World, progress: Callable[[str], None]) -> None:
     version = roster_version(cast, identities, attestor.identity(), pays, chains, RELAYER_CAP, wall_clock())
     everybody = (*cast.people, *cast.programs)
     signed = cast.sign(Domain(version.struct_hash), Signed(version, ()), everybody)
-    machines = [*seats.values(), attestor, relayer]
+    machines: list[Part] = [*seats.values(), attestor, relayer]
     complete = machines_sign(signed, machines)
     roster = found(parts.ledger_before_birth(settings), complete, machines, wall_clock())
     (net.home / GENESIS).write_text(f"0x{roster.domain.genesis.hex()}\n", encoding="ascii")

@@ -137,12 +137,12 @@ class _RuleReader:
             raise InvalidInput(
                 where, Rule.MALFORMED, type(node).__name__, "at least one condition: a mapping of facts, all must hold"
             )
-        found = []
+        found = {}
         for name, value in node.items():
             here = f"{where}.{name}"
-            fact = _fact(name, here)
-            found.append(self._condition(fact, value, here, kind, node))
-        return tuple(found)
+            found[name] = self._condition(_fact(name, here), value, here, kind, node)
+        # In the vocabulary's order, route first: what is told as the first unmet condition depends on no file's or JSON's order.
+        return tuple(found[name] for name in VOCABULARY if name in found)
 
     def _condition(self, fact: Fact, node: Node, where: str, kind: Kind, beside: Mapping[str, Node]) -> Condition:
         if isinstance(fact, Choice):
@@ -243,6 +243,9 @@ def _fact(name: str, where: str) -> Fact:
         raise InvalidInput(
             where, Rule.MALFORMED, repr(name), "facts only: conditions are joined by AND; write another rule"
         )
+    if name[:1].isdigit():
+        want = "a bound with a comma in quotes: inside { } YAML takes the comma for the end"
+        raise InvalidInput(where, Rule.MALFORMED, f"unknown fact {name!r}", want)
     raise InvalidInput(where, Rule.MALFORMED, f"unknown fact {name!r}", nearest(name, VOCABULARY))
 
 

@@ -183,6 +183,6 @@ AXIOMS: Final = (
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """What was probably meant, for a message: `one of a, b`, with the closest first as a question."""
-    words = list(known)
+    words = [str(word) for word in known]
     close = get_close_matches(word.lower(), words, n=1, cutoff=0.6)
     return (f"{close[0]!r}? It must be " if close else "") + "one of " + ", ".join(words)

@@ -25,7 +25,7 @@ def init(
 ) -> None:
     """Let seats, attestor and relayer sign, check that nobody is missing, pin it everywhere, and write down genesis."""
     from custody.bootstrap import GENESIS, wall_clock  # noqa: PLC0415
-    from custody.flows.birth import found, machines_sign  # noqa: PLC0415
+    from custody.flows.birth import Part, found, machines_sign  # noqa: PLC0415
     from custody.parts import attestor, ledger_before_birth, relayer, seats  # noqa: PLC0415
     from custody.settings import Settings  # noqa: PLC0415
 
@@ -34,7 +34,7 @@ def init(
         raise InvalidInput(roster.name, Rule.MALFORMED, type(signed.message).__name__, "a RosterVersion")
     folder = home(home_option)
     settings = Settings.load(folder)
-    parts = [*seats(settings).values(), attestor(settings), relayer(settings)]
+    parts: list[Part] = [*seats(settings).values(), attestor(settings), relayer(settings)]
     complete = machines_sign(Signed(signed.message, signed.signatures), parts)
     write_json(roster, complete.to_json())
     born = found(ledger_before_birth(settings), complete, parts, wall_clock())

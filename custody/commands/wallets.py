@@ -63,12 +63,14 @@ def _wallet_rows(deployment: "Deployment") -> list[dict[str, Any]]:
 
 
 def _relayer_rows(deployment: "Deployment") -> list[dict[str, Any]]:
+    from custody.chains.evm import wire  # noqa: PLC0415
     from custody.chains.evm.client import EvmClient  # noqa: PLC0415
     from custody.rules.wallets import Chain  # noqa: PLC0415
 
     rows = []
     for relayer in deployment.roster.version.relayers:
-        client = EvmClient(deployment.settings.nodes[relayer.chain].url, Chain(relayer.chain))
+        client = EvmClient(deployment.node(Chain(relayer.chain)).url, Chain(relayer.chain))
+        held = wire.quantity(client.call("eth_getBalance", relayer.address, "latest"), "balance")
         native = next(a for a in deployment.bundle.assets.on(Chain(relayer.chain)) if a.contract is None)
         rows.append(
             {
@@ -77,7 +79,7 @@ def _relayer_rows(deployment: "Deployment") -> list[dict[str, Any]]:
                 "chain": relayer.chain,
                 "address": relayer.address,
                 "cap": str(Amount(native, relayer.cap)),
-                "balance": [str(Amount(native, client.balance_of(relayer.address)))],
+                "balance": [str(Amount(native, held))],
             }
         )
     return rows

@@ -8,6 +8,7 @@ from the head it last vouched for, balances from its own books, and coins from i
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from custody.flows.history import History
 from custody.flows.inventory import GAP, Inventory, InventoryReader, check_derived
@@ -18,7 +19,7 @@ from custody.flows.verification import AuditState, audit_journal, compare_totals
 from custody.rules.amounts import Asset, Assets
 from custody.rules.certificates import DepositAddress, SeatHead
 from custody.rules.deposits import BlockRef
-from custody.rules.errors import InvalidInput
+from custody.rules.errors import InvalidInput, Unavailable
 from custody.rules.ledger import AccountKind, JournalHead
 from custody.rules.origins import identity_of
 from custody.rules.provenance import Authorities
@@ -29,6 +30,9 @@ from custody.rules.signatures import Key, Signature, Signed
 from custody.rules.statements import AssetCoverage, ChainHeight, SafeState, SeatPosition, Statement
 from custody.rules.typed import ZERO32, Domain
 from custody.rules.wallets import DEVNET_CHAINS, Chain
+
+
+_TOLD: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +229,8 @@ class Attestor:
         authorities = Authorities(in_force.assets, rosters, in_force.schedules, inventory.holding_of)
         findings = audit_journal(work, self._audited, authorities, panels)
         findings += compare_totals(work, self._audited, in_force.assets)
+        if findings and all(finding.refusal.rule is Rule.ORIGIN_UNKNOWN for finding in findings):
+            raise Unavailable("origins", "; ".join(str(finding) for finding in findings[:_TOLD]))
         raise_if(Refusal(f.refusal.rule, **{**f.refusal.operands, "position": f.position}) for f in findings)
         finals = {Chain(name): self._final(panels, Chain(name)) for name in rosters[-1].version.chains}
         return Ground(rosters[-1], inventory, self._audited, finals)

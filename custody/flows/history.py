@@ -48,6 +48,10 @@ class History:
             self._find(self.head.position + 1, got=f"row {row.position}", want="no gap")
         recorded = row.recorded
         found = recorded.hash if recorded is not None else b""
+        if recorded is not None and (recorded.previous, found) != (self.head.hash, rehash(recorded)):
+            self._find(row.position, got=found.hex(), want=f"the hash of this row after {self.head.hash.hex()}")
+        if row.damage and row.position <= self.attested.position:
+            self._find(row.position, got=str([str(damage) for damage in row.damage]), want="the row as it was attested")
         self.head = JournalHead(row.position, found)
         if row.position % SEGMENT == 0:
             self._marks.append(found)
@@ -92,6 +96,11 @@ class History:
         self._refusals.append(Refusal(rule, position=position, got=got, want=want))
 
 
+def rehash(recorded: JournalEntry) -> bytes:
+    """The hash that a row should have by what stands in it."""
+    return entry_hash(recorded.position, recorded.recorded_at, recorded.previous, recorded.entry)
+
+
 def _walk(previous: bytes, rows: Sequence[Examined], after: int, last: int, kept: bytes) -> None:
     """The hash chain over rows after+1..last, from a remembered hash to a remembered hash."""
     by_position: Mapping[int, Examined] = {row.position: row for row in rows}
@@ -101,7 +110,7 @@ def _walk(previous: bytes, rows: Sequence[Examined], after: int, last: int, kept
             damage = [str(refusal) for refusal in row.damage] if row else ["no row"]
             raise Refused([Refusal(Rule.HISTORY_CHANGED, position=position, damage=damage)])
         recorded = row.recorded
-        computed = entry_hash(recorded.position, recorded.recorded_at, recorded.previous, recorded.entry)
+        computed = rehash(recorded)
         if recorded.previous != previous or recorded.hash != computed:
             got, want = (recorded.hash, computed) if recorded.previous == previous else (recorded.previous, previous)
             raise Refused([Refusal(Rule.HISTORY_CHANGED, position=position, got=got.hex(), want=want.hex())])

@@ -55,7 +55,7 @@ class LeafKind(StrEnum):
     """Everything that a payload may do; what is none of these is refused by the decoder."""
 
     NATIVE = "native"
-    TOKEN = "token"
+    TOKEN = "token"  # noqa: S105
     SWEEP = "sweep"
     """From a certified deposit Safe into its own omnibus."""
     CHANGE = "change"
@@ -154,7 +154,7 @@ class DecodedPayload:
 
     @property
     def meaning(self) -> bytes:
-        """SHA-256 of everything but the fee: equal for the variants of one payout, which differ in fee only (and so in change)."""
+        """SHA-256 of everything but the fee: equal for the variants of one payout, which differ in fee (and so in change) only."""
         body = {
             "anchor": self.anchor.to_json(),
             "certificate": self.certificate.hex(),
@@ -194,7 +194,10 @@ class IndexWindow:
 
 @dataclass(frozen=True, slots=True)
 class FeeBounds:
-    """A network fee is at most the least of three (facts: fee blow-ups): satoshi, basis points of what is paid, satoshi per vbyte."""
+    """A network fee is at most the least of three (facts: fee blow-ups).
+
+    `absolute` in satoshi, `share_bps` in basis points of what is paid, `rate` in satoshi per virtual byte.
+    """
 
     absolute: int = 2_000_000
     share_bps: int = 500
@@ -209,8 +212,8 @@ class FeeBounds:
 class Surroundings:
     """What a decoder compares bytes with. `certificate` is the one whose keys would sign for `wallet`.
 
-    `others` are certificates whose addresses are recognised: the wallet's own successors, and wallets that coins may move to. That they are
-    properly signed is checked by `seat.decide`, which looks at those that a leaf names.
+    `others` are certificates whose addresses are recognised: the wallet's own successors, and wallets that coins may move to.
+    That they are properly signed is checked by `seat.decide`, which looks at those that a leaf names.
     """
 
     wallet: bytes

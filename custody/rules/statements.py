@@ -61,7 +61,14 @@ class SeatPosition(Struct):
 
 @dataclass(frozen=True, slots=True)
 class IntentFacts(Struct):
-    """What a seat cannot know by itself about one intent. Values in micro-USD, times in seconds since 1970."""
+    """What a seat cannot know by itself about one intent. Values in micro-USD, times in seconds since 1970.
+
+    `intent` is the intent's digest in this deployment. `first_seen` is when the attestor first saw the intent, which delays count
+    from, `destination_first_seen` when it first saw the enrolment or certificate of its destination (0: never). `settled_24h`
+    is what settlements credited to the debited account, `swept_24h` the base units of the asset that went to the operational
+    tier as fees, and `destination_after` the base units that the destination holds afterwards; each of the last three counts
+    what is pending, and this intent.
+    """
 
     intent: Bytes32
     hold_stands: bool
@@ -70,6 +77,10 @@ class IntentFacts(Struct):
     customer_24h: Uint256
     wallet_1h: Uint256
     initiator_24h: Uint256
+    settled_24h: Uint256
+    swept_24h: Uint256
+    destination_after: Uint256
+    first_seen: Uint64
     destination_first_seen: Uint64
     related_entity: bool
     sanctioned: bool

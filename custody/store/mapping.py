@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Rows to what the rules know and back: one mapper each way. Whatever cannot be read is InvalidInput naming the row."""
 
-import json
 from collections.abc import Mapping
 from typing import Any, Final, TypedDict
 
@@ -10,6 +9,7 @@ from custody.rules.amounts import Amount, Assets
 from custody.rules.certificates import DepositAddress
 from custody.rules.deposits import DepositStatus, Sighting
 from custody.rules.errors import InvalidInput, UnbalancedEntry
+from custody.rules.json_text import read_json
 from custody.rules.ledger import AccountKind, Entry, JournalEntry, Side, canonical, entry_from_json, entry_to_json
 from custody.rules.origins import BitcoinProof, NativeProof, TokenProof, origin_from_json, origin_to_json
 from custody.rules.refusals import Rule
@@ -17,7 +17,7 @@ from custody.rules.signatures import Signed
 from custody.rules.wallets import Address
 from custody.store.tables import DepositAddressRow, DepositRow
 
-_UNREADABLE: Final = (ValueError, KeyError, TypeError, AttributeError, RecursionError, UnbalancedEntry)
+_UNREADABLE: Final = (ValueError, KeyError, TypeError, AttributeError, UnbalancedEntry)
 """What reading JSON that somebody else wrote can raise, besides InvalidInput."""
 
 
@@ -89,9 +89,10 @@ def journal_entry(values: JournalValues, assets: Assets) -> JournalEntry:
 
 def _read_entry(where: str, body: str, assets: Assets) -> Entry:
     try:
-        return entry_from_json(json.loads(body), assets)
+        return entry_from_json(_object(read_json(body, where), where), assets)
     except InvalidInput as error:
-        raise InvalidInput(f"{where}.{error.field}", error.rule, error.got, error.want) from error
+        field = error.field if error.field.startswith(where) else f"{where}.{error.field}"
+        raise InvalidInput(field, error.rule, error.got, error.want) from error
     except _UNREADABLE as error:
         raise InvalidInput(where, Rule.MALFORMED, f"{type(error).__name__}: {error}"[:200], "an entry's canonical JSON") from error
 
@@ -114,7 +115,7 @@ def deposit(row: DepositRow, assets: Assets) -> Deposit:
     """A row of `deposits` as it stands. Raises InvalidInput on a damaged row."""
     where = f"deposits[{row.identity}]"
     try:
-        proof = origin_from_json(json.loads(row.proof))
+        proof = origin_from_json(_object(read_json(row.proof, where), where))
         asset = assets.get(row.asset)
         status = DepositStatus(row.status)
     except _UNREADABLE as error:
@@ -144,7 +145,7 @@ def binding(row: DepositAddressRow) -> Signed[DepositAddress]:
     """A row of `deposit_addresses` as the attestor signed it. Raises InvalidInput where the row says something else."""
     where = f"deposit_addresses[{row.wallet.hex()}/{row.number}]"
     try:
-        signed = Signed.from_json(DepositAddress, json.loads(row.body))
+        signed = Signed.from_json(DepositAddress, read_json(row.body, where))
     except _UNREADABLE as error:
         raise InvalidInput(where, Rule.MALFORMED, f"{type(error).__name__}: {error}"[:200], "a signed DepositAddress") from error
     message = signed.message
@@ -157,10 +158,10 @@ def binding(row: DepositAddressRow) -> Signed[DepositAddress]:
 def document(kind: str, key: str, body: str) -> Mapping[str, Any]:
     """A mirrored document's JSON. Raises InvalidInput on a damaged row."""
     where = f"documents[{kind}/{key}]"
-    try:
-        data = json.loads(body)
-    except _UNREADABLE as error:
-        raise InvalidInput(where, Rule.MALFORMED, f"{type(error).__name__}: {error}"[:200], "a JSON object") from error
+    return _object(read_json(body, where), where)
+
+
+def _object(data: object, where: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise InvalidInput(where, Rule.MALFORMED, type(data).__name__, "a JSON object")
     return data

@@ -65,7 +65,7 @@ def arrivals(stage: Stage, story: Story) -> None:
     net.bitcoind.mine(1)
     sender = stage.stranger()
     send(stage.evm, sender, at["bob", EVM], value=10 * ETHER + 1)
-    send(stage.evm, sender, contracts.forwarder, call_data("forward(address)", at["alice", EVM]), 2 * ETHER)
+    send(stage.evm, sender, contracts.forwarder, call_data("forward(address)", at["alice", EVM]), value=2 * ETHER)
     for token, customer, units in (
         (contracts.usd, "bob", 250_000 * DOLLAR),
         (contracts.silent_usd, "carol", 1_000 * DOLLAR + 7),
@@ -140,7 +140,7 @@ def impostors(stage: Stage, story: Story) -> None:
     for token in (contracts.fake_usd, contracts.lying_usd):
         mint(stage.evm, stage.world.deployer, token, sender.address, 9_000 * DOLLAR)
         transfer(stage.evm, sender, token, at["alice", EVM], 9_000 * DOLLAR)
-    reverted = send(stage.evm, sender, contracts.reverter, call_data("forward(address)", at["alice", EVM]), ETHER, 300_000)
+    reverted = send(stage.evm, sender, contracts.reverter, call_data("forward(address)", at["alice", EVM]), value=ETHER, gas=300_000)
     story.claim("the call that pays alice and reverts was mined", not reverted.succeeded, reverted.height)
     stage.mine()
     stage.watch()

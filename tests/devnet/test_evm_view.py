@@ -315,6 +315,19 @@ def test_an_arrival_hidden_by_an_equal_outflow(world: World) -> None:
     assert [s.amount.units for s in w.seen(since, [w.omnibus])] == [2 * ETHER]
 
 
+def test_a_gas_refund_is_an_outflow(world: World) -> None:
+    """No seat signs one, yet where a Safe did refund its sender in wei, an arrival in that block is still exact."""
+    w, safe = world, world.omnibus.text
+    send(w.client, ALICE, safe, value=5 * ETHER)
+    since = w.view.head().height
+    call = signed_call(w.client, safe, QUORUM, BOB.address, ETHER, gas_price=1)
+    in_one_block(w.client, [(DEPLOYER, safe, call, 0), (ALICE, safe, b"", 7)])
+    (found,) = w.seen(since, [w.omnibus])
+    assert found.amount.units == 7
+    assert isinstance(found.proof, NativeProof)
+    assert found.proof.outflows > ETHER
+
+
 def test_a_fall_beyond_known_outflows_is_left_out(world: World) -> None:
     """A plain account that pays: nothing is seen and nothing raised; reconciliation is who names it."""
     since = world.view.head().height
@@ -591,13 +604,19 @@ def test_safe_state_before_deployment(world: World) -> None:
     state = world.view.safe_state(other.wallet, other, world.view.head())
     assert (state.deployed, state.nonce, state.owners, state.threshold) == (False, 0, (), 0)
     assert (state.singleton, state.handler, state.address) == (ZERO_ADDRESS, ZERO_ADDRESS, other.safe[0].address)
-    for elsewhere in (
-        world.contracts.usd,
-        world.contracts.safe.singleton,
-    ):  # the second answers every question of a Safe
-        planted = replace(other, safe=(replace(other.safe[0], address=elsewhere),))
-        with pytest.raises(Unavailable):
-            world.view.safe_state(planted.wallet, planted, world.view.head())
+    planted = replace(other, safe=(replace(other.safe[0], address=world.contracts.usd),))
+    with pytest.raises(Unavailable):
+        world.view.safe_state(planted.wallet, planted, world.view.head())
+    impostor = "0x" + world.client.code(world.omnibus.text).hex() + "00"  # answers every question as a Safe does
+    world.client.call("anvil_setCode", world.omnibus.text, impostor)
+    mine(world.client)
+    with pytest.raises(Unavailable, match="SafeProxy"):
+        world.view.safe_state(world.certificate.wallet, world.certificate, world.view.head())
+
+
+def test_contracts_travel_as_json(world: World) -> None:
+    """Where everything stands, there and back."""
+    assert DevnetContracts.from_json(world.contracts.to_json()) == world.contracts
 
 
 def test_view_fills_its_ports(world: World) -> None:

@@ -113,7 +113,7 @@ SUBSETS: Final = [
 ]
 
 
-def by_force(needed: dict[str, int], people: tuple[frozenset[str], ...]) -> bool:
+def by_trying_all(needed: dict[str, int], people: tuple[frozenset[str], ...]) -> bool:
     """Whether some order of the people fills the slots one by one: every possibility, no cleverness."""
     slots = [group for group, n in needed.items() for _ in range(n)]
     return any(all(g in p for g, p in zip(slots, order, strict=False)) for order in permutations(people, len(slots)))
@@ -128,7 +128,7 @@ def test_every_membership_of_a_small_roster(size: int) -> None:
             needed = {g: n for g, n in zip(GROUPS, thresholds, strict=True) if n}
             if needed:
                 enough = not list(satisfied(Requirement(tuple(needed.items())), who, "initiator"))
-                assert enough == by_force(needed, people), (people, needed)
+                assert enough == by_trying_all(needed, people), (people, needed)
 
 
 @given(
@@ -143,7 +143,7 @@ def test_larger_rosters_and_one_more_person(
     requirement = Requirement(tuple(needed.items()))
     who = frozenset(Approver(f"p{i}", groups) for i, groups in enumerate(people))
     enough = not list(satisfied(requirement, who, "initiator"))
-    assert enough == by_force(needed, people)
+    assert enough == by_trying_all(needed, people)
     more = who | {Approver("extra", extra)}
     assert not enough or not list(satisfied(requirement, more, "initiator"))
     assert enough == (not list(satisfied(requirement, more, "extra")))

@@ -771,7 +771,7 @@ class TestProcess:
             assert binding("ana", EVM, 0) == remote.bind(binding("ana", EVM, 0).message)
             assert [] == verify_statement(remote.statement(), roster())
             assert NOW + 5 == remote.advance(5)
-            assert "1" == dict(remote.status()["chains"]).get(EVM.name, "1")  # type: ignore[call-overload]
+            assert {EVM.name: 1, BTC.name: 1} == remote.status()["chains"]
             with pytest.raises(Refused) as refused:
                 remote.bind(replace(binding("ana", EVM, 0).message, customer="bo"))
             assert {Rule.INDEX_BOUND} == rules_of(refused.value)

@@ -271,14 +271,14 @@ def test_a_person_is_told_the_line(tmp_path: Path, edit: Callable[[str], str], t
     text = edit((SHIPPED / "rules.yaml").read_text(encoding="ascii"))
     with pytest.raises(InvalidInput) as caught:
         load(write(tmp_path, rules=text))
-    assert caught.value.field.startswith("rules.yaml:17")
+    assert caught.value.field.startswith("rules.yaml:16")
     assert told in str(caught.value)
 
 
 def test_a_flow_mapping_splits_at_commas_and_is_caught(tmp_path: Path) -> None:
-    """`{usd: at least 100,000 USD}` means at least 100 and a fact called `000 USD`: YAML's own trap, refused by the unit."""
+    """`{usd: at least 100,000 USD}` means at least 100 and a fact called `000 USD`: YAML's own trap, told as such."""
     text = (
         (SHIPPED / "rules.yaml").read_text(encoding="ascii").replace('"at least 100,000 USD"', "at least 100,000 USD")
     )
-    with pytest.raises(InvalidInput, match="its unit"):
+    with pytest.raises(InvalidInput, match="in quotes"):
         load(write(tmp_path, rules=text))

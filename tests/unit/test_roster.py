@@ -327,9 +327,11 @@ def test_the_refusal_names_who_counted() -> None:
 @given(st.lists(st.sampled_from(["device:ana", "ana's laptop", "device:bo", "device:cy", "mallory", "hot-1"])))
 def test_quorum_is_the_number_of_distinct_people(words: list[str]) -> None:
     """For any multiset of signatures, exactly the distinct people count."""
+    document = signed(NOTICE, GENESIS, words)
     people = {w.removeprefix("device:").removesuffix("'s laptop") for w in words} & {"ana", "bo", "cy"}
-    for needed in (1, 2, 3, 4):
-        assert quorum(needed, words) is (len(people) >= needed)
+    assert ROSTER.people_who_signed(document, NOW) == people
+    for needed in (1, len(people), len(people) + 1):
+        assert (not list(ROSTER.check_quorum(document, needed, None, NOW))) is (1 <= needed <= len(people))
 
 
 # Certificates against the roster.

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """What a PSBT does, from its bytes and the wallet's certificate alone; whoever built it shares no code with this.
 
-embit parses and hashes (BIP-174, BIP-143), and is trusted with nothing else: left alone it signs inputs whose amount lies or whose
-previous transaction is missing (facts: PSBT and P2WSH; CVE-2020-14199). Here every previous transaction is present and is hashed
+embit parses and hashes (BIP-174, BIP-143), and is trusted with nothing else: left alone it signs inputs whose amount lies or
+whose previous transaction is missing (facts: PSBT and P2WSH; CVE-2020-14199). Here every previous transaction is present and is hashed
 again, sums are our own, and every script is derived from the certificate.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
 from typing import Final
 
-from embit import compact
+from embit import compact  # type: ignore[import-untyped]
 from embit.base import EmbitError  # type: ignore[import-untyped]
 from embit.networks import NETWORKS  # type: ignore[import-untyped]
 from embit.psbt import PSBT, InputScope, OutputScope  # type: ignore[import-untyped]
@@ -81,8 +81,8 @@ def decode(payload: PsbtPayload, around: Surroundings) -> Decoded:
 def _parse(raw: bytes) -> "PSBT | Refusal":
     """A version 0 PSBT whose global map holds the transaction and nothing else, and which is written in the one way.
 
-    embit lets fields of version 2 change inputs and outputs of a version 0 PSBT, reads a sequence of 0 as final, and makes as many
-    inputs as a number says. What it writes again must be what came, so that no such field was there.
+    embit lets fields of version 2 change inputs and outputs of a version 0 PSBT, reads a sequence of 0 as final, and makes as
+    many inputs as a number says. What it writes again must be what came, so that no such field was there.
     """
     want = "a version 0 PSBT, its transaction alone in the global map, in embit's order of fields"
     try:
@@ -290,7 +290,7 @@ class _Outputs:
 
 def _successors(own: WalletCertificate, others: tuple[WalletCertificate, ...]) -> Iterator[bytes]:
     """The certificates among these that follow on this one, one after the other."""
-    by_previous: Mapping[bytes, WalletCertificate] = {c.previous: c for c in others if c.previous != own.previous}
+    by_previous = {certificate.previous: certificate for certificate in others}
     seen, at = {own.struct_hash}, own.struct_hash
     while (following := by_previous.get(at)) is not None and following.struct_hash not in seen:
         at = following.struct_hash

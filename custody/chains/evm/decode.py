@@ -18,7 +18,7 @@ from eth_account.messages import encode_typed_data
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
-from custody.chains.evm.safes import deposit_safe
+from custody.chains.evm.safes import check_safe, deposit_safe
 from custody.rules.amounts import Asset, AssetKind
 from custody.rules.certificates import SafeParameters, WalletCertificate
 from custody.rules.intents import Anchor
@@ -287,16 +287,20 @@ class _Reader:
     @cached_property
     def _places(self) -> dict[str, Place]:
         """Every certified Safe that was handed in, by its address."""
-        known = (self._around.certificate, *self._around.others)
-        return {c.safe[0].address.lower(): Place(c.struct_hash) for c in reversed(known) if c.safe}
+        known = (self._around.certificate, *(c for c in self._around.others if not [*check_safe(c)]))
+        return {c.safe[0].address.lower(): Place(c.struct_hash) for c in reversed(known)}
 
     def _deposit(self, address: str) -> Place | None:
-        index = _deposits(self._around.certificate, self._around.window.receive).get(address)
+        index = self._deposits.get(address)
         return None if index is None else Place(self.certificate, index=index)
+
+    @cached_property
+    def _deposits(self) -> Mapping[str, int]:
+        return _deposit_table(self._around.certificate, self._around.window.receive)
 
 
 @lru_cache(maxsize=8)
-def _deposits(certificate: WalletCertificate, last: int) -> Mapping[str, int]:
+def _deposit_table(certificate: WalletCertificate, last: int) -> Mapping[str, int]:
     """Addresses (lower case) of a certificate's deposit Safes to their index."""
     return {deposit_safe(certificate, index).text.lower(): index for index in range(last + 1)}
 
