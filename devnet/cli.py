@@ -33,20 +33,29 @@ def up(
         int | None, typer.Option(help="Seconds between Anvil's blocks [default: on demand].")
     ] = None,
 ) -> None:
-    """Fetch what is missing and start the network; it lives on until `down`."""
+    """Fetch what is missing, start the network and Bulkhead's processes, give birth if need be; lives on until `down`."""
     import time
 
     from devnet.binaries import ProgramMissing, WrongHash
+    from devnet.birth import Services, raise_world
     from devnet.network import Devnet, NetworkBusy
     from devnet.processes import NodeFailed
 
     began = time.monotonic()
     network = Devnet(home, block_time=block_time, progress=_say)
+    services = Services(network)
     try:
         network.up()
+        raise_world(network, services, _say)
+        services.watcher.start()
     except (NetworkBusy, NodeFailed, ProgramMissing, WrongHash) as error:
+        services.stop()
         raise _fail(error) from error
-    _say(f"up in {time.monotonic() - began:.1f} s; addresses are in {network.network_file}")
+    except BaseException:  # Ctrl-C and surprises too: leave nothing half up
+        services.stop()
+        network.down()
+        raise
+    _say(f"up in {time.monotonic() - began:.1f} s; stop it with: bulkhead devnet down")
 
 
 @app.command()
@@ -55,21 +64,30 @@ def status(home: HomeOption = None) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from devnet.birth import Services
     from devnet.network import Devnet
 
+    network = Devnet(home)
     table = Table("name", "kind", "pid", "address", "state")
-    for node in Devnet(home).status():
+    for node in network.status():
         table.add_row(node.name, node.kind, str(node.pid or ""), node.address, node.state.value)
+    for service in Services(network).all:
+        pid = service.pid
+        state = "running" if pid else ("stopped (cold, by design)" if service.name in network.cold else "stopped")
+        table.add_row(service.name, service.kind, str(pid or ""), service.address if pid else "", state)
     Console().print(table)
 
 
 @app.command()
 def down(home: HomeOption = None) -> None:
-    """Stop every node; what they stored stays."""
+    """Stop every process and node; what they stored stays."""
+    from devnet.birth import Services
     from devnet.network import Devnet, NetworkBusy
 
+    network = Devnet(home, progress=_say)
     try:
-        Devnet(home, progress=_say).down()
+        Services(network).stop()
+        network.down()
     except NetworkBusy as error:
         raise _fail(error) from error
 

@@ -13,8 +13,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-import hvac
-from hvac.exceptions import Forbidden
+import hvac  # type: ignore[import-untyped]
+from hvac.exceptions import Forbidden  # type: ignore[import-untyped]
 
 MOUNT: Final = "bulkhead"
 TRANSIT: Final = "transit"

@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 from typing import ClassVar, Final
 
-import hvac
+import hvac  # type: ignore[import-untyped]
 import requests
-from hvac.exceptions import VaultError
+from hvac.exceptions import VaultError  # type: ignore[import-untyped]
 
 from devnet.binaries import Program, find
 from devnet.grants import Kind, provision, revoke_root, write_private

@@ -82,7 +82,7 @@ install_lock() {
     pip_locked --quiet --no-build-isolation --requirement <(locked "$sdist")
     pip_locked --only-binary :all: --progress-bar off --requirement requirements.lock |
         awk -v total="$total" '
-            /^(Collecting|Requirement already satisfied)/ { if (++n % 28 == 0) print "setup: " n " of " total " fetched" >"/dev/stderr" }
+            /^(Collecting|Processing|Requirement already satisfied)/ { if (++n % 28 == 0) print "setup: " n " of " total " fetched" >"/dev/stderr" }
             /^Installing collected/ { print "setup: unpacking" >"/dev/stderr" }'
     # What an older lock brought and this one does not name would hide a missing dependency.
     .venv/bin/python - <<'PYTHON' >.venv/.left-over

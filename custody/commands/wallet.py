@@ -29,9 +29,10 @@ def draft(
     home_option: Home = None,
 ) -> None:
     """Ask each seat to make its key for this wallet and write the certificate."""
+    from custody.bootstrap import open_deployment  # noqa: PLC0415
     from custody.birthing import draft_certificate  # noqa: PLC0415
 
-    certificate = draft_certificate(home(home_option), label, tier, Chain(chain), seat, m)
+    certificate = draft_certificate(open_deployment(home(home_option)), label, tier, Chain(chain), seat, m)
     write_json(target, Signed(certificate, ()).to_json())
     out.print(f"wallet 0x{certificate.struct_hash.hex()}\nnow people sign it: bulkhead sign {target}", markup=False)
 
@@ -41,12 +42,13 @@ def create(
     file: Annotated[Path, typer.Argument(help="A certificate with people's signatures.")], home_option: Home = None
 ) -> None:
     """Check everything, let each seat accept, record it, and put the wallet on its chain."""
+    from custody.bootstrap import open_deployment  # noqa: PLC0415
     from custody.birthing import create_wallet  # noqa: PLC0415
 
     signed = read_signed(file)
     if not isinstance(signed.message, WalletCertificate):
         raise InvalidInput(file.name, Rule.MALFORMED, type(signed.message).__name__, "a WalletCertificate")
-    where = create_wallet(home(home_option), Signed(signed.message, signed.signatures))
+    where = create_wallet(open_deployment(home(home_option)), Signed(signed.message, signed.signatures))
     out.print(
         f"accepted by {signed.message.n} seats; {signed.message.label} on {signed.message.chain}: {where}", markup=False
     )

@@ -12,7 +12,7 @@ from typing import Final
 
 from custody.flows.history import History
 from custody.flows.inventory import GAP, Inventory, InventoryReader, check_derived
-from custody.flows.mirror import ROSTER, roster_from
+from custody.flows.mirror import ROSTER, rosters_from
 from custody.flows.panel import Panel, VouchedPanel
 from custody.flows.ports import AddressDeriver, AttestorMemory, ChainView, Clock, Store, UnitOfWork
 from custody.flows.verification import AuditState, audit_journal, compare_totals
@@ -21,7 +21,6 @@ from custody.rules.certificates import DepositAddress, SeatHead
 from custody.rules.deposits import BlockRef
 from custody.rules.errors import InvalidInput, Unavailable
 from custody.rules.ledger import AccountKind, JournalHead
-from custody.rules.origins import identity_of
 from custody.rules.provenance import Authorities
 from custody.rules.refusals import Refusal, Refused, Rule, raise_if
 from custody.rules.roster import Roster, RosterVersion, check_genesis, check_lineage, check_version
@@ -30,7 +29,6 @@ from custody.rules.signatures import Key, Signature, Signed
 from custody.rules.statements import AssetCoverage, ChainHeight, SafeState, SeatPosition, Statement
 from custody.rules.typed import ZERO32, Domain
 from custody.rules.wallets import DEVNET_CHAINS, Chain
-
 
 _TOLD: Final = 5
 
@@ -85,6 +83,10 @@ class Attestor:
         self._clock, self._in_force = clock, in_force
         self._seat_heads, self._in_flight = seat_heads, in_flight
         self._reader = InventoryReader(derive)
+        self._verified: tuple[tuple[Signed[RosterVersion] | None, Sequence[object]], tuple[Roster, ...]] = (
+            (None, ()),
+            (),
+        )
         self._heads: dict[str, SeatPosition] = {}
         self._last_time = 0
         if in_force.policy not in in_force.schedules:
@@ -110,7 +112,9 @@ class Attestor:
         if genesis is None or genesis.message == version:
             raise_if(check_version(version))
             if version.version != 1 or version.previous != ZERO32:
-                raise Refused([Refusal(Rule.NOT_SUCCESSOR, version=version.version, want="version 1 with a zero predecessor")])
+                raise Refused(
+                    [Refusal(Rule.NOT_SUCCESSOR, version=version.version, want="version 1 with a zero predecessor")]
+                )
             return self._memory.sign(Domain(version.struct_hash).digest(version))
         roster = self._store.read(self._roster)
         raise_if(check_lineage(roster, version))
@@ -136,23 +140,30 @@ class Attestor:
 
     def _check_named(self, version: RosterVersion) -> Iterator[Refusal]:
         if version.attestor != self._memory.identity():
-            yield Refusal(Rule.SIGNER_UNKNOWN, field="attestor", got=str(version.attestor), want=str(self._memory.identity()))
+            yield Refusal(
+                Rule.SIGNER_UNKNOWN, field="attestor", got=str(version.attestor), want=str(self._memory.identity())
+            )
 
     def _roster(self, work: UnitOfWork) -> Roster:
         """The newest roster of the mirror, verified from the pinned genesis; one older than was seen before is refused."""
         return self._rosters(work)[-1]
 
-    def _rosters(self, work: UnitOfWork) -> list[Roster]:
+    def _rosters(self, work: UnitOfWork) -> tuple[Roster, ...]:
         """Every version in force so far, oldest first: an old entry is judged by the roster of its time."""
         pinned = self._memory.pinned()
         if pinned is None:
             raise Refused([Refusal(Rule.NOT_PINNED, want="genesis pinned first")])
-        documents, genesis, now = work.documents.all(ROSTER), pinned.message.struct_hash, self.now()
-        newest = roster_from(documents, genesis, now)
-        versions = sorted((Signed.from_json(RosterVersion, dict(d)) for d in documents), key=lambda s: s.message.version)
-        raise_if(self._check_named(newest.version))
-        self._memory.see_roster(newest.version.version, newest.version.struct_hash)
-        return [Roster(signed, genesis) for signed in versions if signed.message.version <= newest.version.version]
+        documents = work.documents.all(ROSTER)
+        known, rosters = self._verified
+        if (pinned, documents) != known or len(rosters) != len(
+            documents
+        ):  # or one of them was still to come into force
+            rosters = rosters_from(documents, pinned.message.struct_hash, self.now())
+            self._verified = (pinned, documents), rosters
+        newest = rosters[-1].version
+        raise_if(self._check_named(newest))
+        self._memory.see_roster(newest.version, newest.struct_hash)
+        return rosters
 
     # time
 
@@ -225,25 +236,30 @@ class Attestor:
             self._history, self._vouched = History(attested), attested
         self._history.recheck(work.journal)
         self._history.read(work.journal)
-        in_force = self._in_force
-        authorities = Authorities(in_force.assets, rosters, in_force.schedules, inventory.holding_of)
+        finals = {Chain(name): self._final(panels, Chain(name), self._history) for name in rosters[-1].version.chains}
+        self._audit(
+            work, Authorities(self._in_force.assets, rosters, self._in_force.schedules, inventory.holding_of), panels
+        )
+        raise_if(_check_heights(finals, self._history.heights))
+        self._heights = {chain.name: final.height for chain, final in finals.items()}
+        return Ground(rosters[-1], inventory, self._audited, finals)
+
+    def _audit(self, work: UnitOfWork, authorities: Authorities, panels: Mapping[Chain, Panel]) -> None:
         findings = audit_journal(work, self._audited, authorities, panels)
-        findings += compare_totals(work, self._audited, in_force.assets)
+        findings += compare_totals(work, self._audited, authorities.assets)
         if findings and all(finding.refusal.rule is Rule.ORIGIN_UNKNOWN for finding in findings):
             raise Unavailable("origins", "; ".join(str(finding) for finding in findings[:_TOLD]))
         raise_if(Refusal(f.refusal.rule, **{**f.refusal.operands, "position": f.position}) for f in findings)
-        finals = {Chain(name): self._final(panels, Chain(name)) for name in rosters[-1].version.chains}
-        return Ground(rosters[-1], inventory, self._audited, finals)
 
     # chains
 
     def _panel(self, chain: Chain, views: Sequence[ChainView]) -> Panel:
-        return VouchedPanel(chain, views, lambda proof: self._history is not None and identity_of(proof) in self._history.vouched)
+        return VouchedPanel(chain, views, lambda proof: self._history is not None and self._history.vouches_for(proof))
 
-    def _final(self, panels: Mapping[Chain, Panel], chain: Chain) -> BlockRef:
-        """The final block that every node has: fresh, and not below the newest entry that rests on the chain.
+    def _final(self, panels: Mapping[Chain, Panel], chain: Chain, history: History) -> BlockRef:
+        """The final block that every node has: fresh, and not below what was attested. Raises Unavailable, Refused.
 
-        Below it, coins would be owed and not counted; a node that went back in time would turn old coins into reserves.
+        A node that went back in time would turn coins that have left into reserves.
         """
         if chain not in panels:
             raise Refused([Refusal(Rule.COVERAGE_UNKNOWN, chain=chain.name, why="no node is known")])
@@ -251,10 +267,8 @@ class Attestor:
         age, oldest = self.now() - final.time, self._in_force.oldest.get(chain, 0)
         if age > oldest:
             raise Refused([Refusal(Rule.STALE, chain=chain.name, height=final.height, age=age, oldest=oldest)])
-        newest = self._history.heights.get(chain.name, 0) if self._history else 0
-        if final.height < max(newest, self._heights.get(chain.name, 0)):
-            raise Refused([Refusal(Rule.STALE, chain=chain.name, height=final.height, newest_entry=newest)])
-        self._heights[chain.name] = final.height
+        raise_if(_check_heights({chain: final}, {chain.name: history.attested_heights.get(chain.name, 0)}))
+        raise_if(_check_heights({chain: final}, {chain.name: self._heights.get(chain.name, 0)}))
         return final
 
     def _safe_states(self, ground: Ground, panels: Mapping[Chain, Panel]) -> Iterator[SafeState]:
@@ -275,7 +289,9 @@ class Attestor:
             anchor=(),
             intents=(),
             heights=tuple(ChainHeight(c.name, b.height, b.hash, b.time) for c, b in sorted(ground.finals.items())),
-            coverage=tuple(self._row(asset, ground, panels, totals, in_flight, time) for asset in self._in_force.assets),
+            coverage=tuple(
+                self._row(asset, ground, panels, totals, in_flight, time) for asset in self._in_force.assets
+            ),
             safes=tuple(self._safe_states(ground, panels)),
             seats=tuple(self._seat_positions(ground.roster)),
             ledger_position=ground.ledger.head.position,
@@ -323,3 +339,10 @@ class Attestor:
                 self._heads[head.seat] = SeatPosition(head.seat, head.position, head.head)
         yield from (self._heads[name] for name in sorted(self._heads))
 
+
+def _check_heights(finals: Mapping[Chain, BlockRef], least: Mapping[str, int]) -> Iterator[Refusal]:
+    """No chain is read below the newest entry that rests on it: its coins would be owed and not counted."""
+    for name, height in sorted(least.items()):
+        final = finals.get(Chain(name))
+        if final is None or final.height < height:
+            yield Refusal(Rule.STALE, chain=name, height=final.height if final else None, least=height)

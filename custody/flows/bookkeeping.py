@@ -34,9 +34,7 @@ def record_settlement(
     return store.run(work)
 
 
-def record_manual(
-    store: Store, roster: Roster, signed: Signed[ManualEntry], assets: Assets, now: int
-) -> JournalEntry:
+def record_manual(store: Store, roster: Roster, signed: Signed[ManualEntry], assets: Assets, now: int) -> JournalEntry:
     """Record an entry of the closed list that enough distinct people signed (`thresholds.manual_entry`).
 
     Raises Refused: quorum_not_reached, manual_entry_moves_between_these_accounts, unknown_customer, unknown_asset, amounts that

@@ -72,7 +72,18 @@ def step(
     newest = store.read(lambda work: work.deposits.newest(view.chain))
     behind = head.height - (_start(inventory, view.chain) - 1 if newest is None else newest)
     return StepReport(
-        view.chain, head.height, final, newest, max(0, behind), followed, seen, credited, dust, taken.orphaned, taken.reversed, refused
+        view.chain,
+        head.height,
+        final,
+        newest,
+        max(0, behind),
+        followed,
+        seen,
+        credited,
+        dust,
+        taken.orphaned,
+        taken.reversed,
+        refused,
     )
 
 
@@ -140,7 +151,9 @@ class _Follower:
         }
         for what, (got, want) in told.items():
             if got != want:
-                raise Unavailable(f"node of {self._chain}", f"sighting {sighting.identity}: {what} is {got!r}, not {want!r}")
+                raise Unavailable(
+                    f"node of {self._chain}", f"sighting {sighting.identity}: {what} is {got!r}, not {want!r}"
+                )
 
 
 class _Crediting:

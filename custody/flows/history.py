@@ -5,12 +5,13 @@ Its memory is a hash every `SEGMENT` rows and the head it vouched for. Each stat
 again: a row that an attacker rewrote, hashes and all, does not lead to the remembered hash.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 from custody.flows.ports import Examined, Journal
 from custody.rules.ledger import JournalEntry, JournalHead, entry_hash
-from custody.rules.origins import Reversal, identity_of, recorded_once
+from custody.rules.origins import ChainProof, Reversal, recorded_once
 from custody.rules.refusals import Refusal, Refused, Rule, raise_if
 from custody.rules.signatures import Signed
 
@@ -27,8 +28,9 @@ class History:
         self.head = JournalHead()
         self.heights: dict[str, int] = {}
         """The newest block height per chain that an entry rests on."""
-        self.vouched: set[str] = set()
-        """Chain events of entries at or below the attested head: their proofs held then, and a pruned node may not know now."""
+        self.attested_heights: dict[str, int] = {}
+        """The same for entries at or below the attested head."""
+        self._vouched: Counter[ChainProof] = Counter()
         self._refusals: list[Refusal] = []
         self._marks = [bytes(32)]
         self._once: set[tuple[str, str]] = set()
@@ -64,7 +66,20 @@ class History:
         """A journal never gets shorter than what was vouched for or read. Raises Refused(HISTORY_CHANGED)."""
         known = max(self.attested.position, self.head.position)
         if head.position < known:
-            raise Refused([Refusal(Rule.HISTORY_CHANGED, position=head.position + 1, got="no row", want=f"{known} rows")])
+            raise Refused(
+                [Refusal(Rule.HISTORY_CHANGED, position=head.position + 1, got="no row", want=f"{known} rows")]
+            )
+
+    def vouches_for(self, proof: ChainProof) -> bool:
+        """Whether the next entry with exactly this proof stands at or below the attested head; each entry is asked about once.
+
+        Such a proof held when it was attested, and a pruned node may not know now. It is counted, not remembered by its event:
+        otherwise a credit planted after a true one was reversed would never be asked about.
+        """
+        if self._vouched[proof] < 1:
+            return False
+        self._vouched[proof] -= 1
+        return True
 
     def recheck(self, journal: Journal) -> None:
         """Read the newest segment and one older one again. Raises Refused(HISTORY_CHANGED) with the first position that differs."""
@@ -89,7 +104,8 @@ class History:
         elif not isinstance(origin, Reversal):
             self.heights[origin.chain] = max(origin.height, self.heights.get(origin.chain, 0))
             if recorded.position <= self.attested.position:
-                self.vouched.add(identity_of(origin))
+                self._vouched[origin] += 1
+                self.attested_heights[origin.chain] = self.heights[origin.chain]
 
     def _find(self, position: int, got: str, want: str) -> None:
         rule = Rule.HISTORY_CHANGED if position <= self.attested.position else Rule.HASH_CHAIN
@@ -117,4 +133,3 @@ def _walk(previous: bytes, rows: Sequence[Examined], after: int, last: int, kept
         previous = recorded.hash
     if previous != kept:
         raise Refused([Refusal(Rule.HISTORY_CHANGED, position=last, got=previous.hex(), want=kept.hex())])
-

@@ -100,7 +100,9 @@ class Inventory:
         """Who is owed what arrives: the bound customer, else suspense; the company at its own wallets. Raises Refused."""
         wallet = self.wallet_of(address)
         if wallet is None:
-            raise Refused([Refusal(Rule.UNKNOWN_WALLET, address=str(address), want="an address derived from a certificate")])
+            raise Refused(
+                [Refusal(Rule.UNKNOWN_WALLET, address=str(address), want="an address derived from a certificate")]
+            )
         if not wallet.tier.is_customer:
             return Account(AccountKind.COMPANY_EQUITY)
         customer = self.customer_of(address)
@@ -169,7 +171,9 @@ def check_binding(signed: Signed[DepositAddress], roster: Roster) -> Iterator[Re
         yield Refusal(Rule.SIGNATURE_INVALID, document="DepositAddress", customer=binding.customer, index=binding.index)
 
 
-def _successions(certificates: Sequence[Signed[WalletCertificate]]) -> dict[bytes, tuple[Signed[WalletCertificate], ...]]:
+def _successions(
+    certificates: Sequence[Signed[WalletCertificate]],
+) -> dict[bytes, tuple[Signed[WalletCertificate], ...]]:
     following = {c.message.previous: c for c in certificates if c.message.previous != ZERO32}
     born: dict[bytes, tuple[Signed[WalletCertificate], ...]] = {}
     for birth in (c for c in certificates if c.message.previous == ZERO32):
@@ -180,7 +184,9 @@ def _successions(certificates: Sequence[Signed[WalletCertificate]]) -> dict[byte
         born[birth.message.struct_hash] = tuple(line)
     placed = sum(len(line) for line in born.values())
     if placed != len(certificates):
-        raise Refused([Refusal(Rule.NOT_SUCCESSOR, certificates=len(certificates), placed=placed, want="one line per wallet")])
+        raise Refused(
+            [Refusal(Rule.NOT_SUCCESSOR, certificates=len(certificates), placed=placed, want="one line per wallet")]
+        )
     return born
 
 

@@ -108,7 +108,12 @@ def _check_kept(work: UnitOfWork, head: JournalHead) -> Finding | None:
         return None
     found = [row for row in work.journal.examine(head.position - 1, 1) if row.position == head.position]
     recorded = found[0].recorded if found else None
-    if recorded is not None and not found[0].damage and list(_check_chain(None, recorded)) == [] and recorded.hash == head.hash:
+    if (
+        recorded is not None
+        and not found[0].damage
+        and list(_check_chain(None, recorded)) == []
+        and recorded.hash == head.hash
+    ):
         return None
     got = "no readable entry" if recorded is None else recorded.hash.hex()
     return Finding(head.position, Refusal(Rule.HISTORY_CHANGED, got=got, want=head.hash.hex()))
@@ -125,7 +130,10 @@ def compare_totals(work: UnitOfWork, state: AuditState, assets: Assets) -> list[
     except InvalidInput as error:
         return [Finding(None, Refusal(Rule.ROW_DAMAGED, table="balances or totals", why=str(error)))]
     wanted = {(str(account), asset): units for (account, asset), units in state.balances.items()}
-    told = (("account", kept, wanted), ("total", totals, {(str(kind), asset): units for (kind, asset), units in kinds.items()}))
+    told = (
+        ("account", kept, wanted),
+        ("total", totals, {(str(kind), asset): units for (kind, asset), units in kinds.items()}),
+    )
     return [
         Finding(None, Refusal(Rule.BALANCE_MISMATCH, **{what: key[0]}, asset=key[1].symbol, kept=had, journal=should))
         for what, found, want in told
@@ -162,7 +170,9 @@ class _Nodes:
         except InvalidInput as error:
             return Refusal(Rule.ORIGIN, field=error.field, got=error.got, want=error.want)
         if refusal is None and proof.height > self._final[chain]:
-            return Refusal(Rule.ORIGIN, field="height", got=proof.height, want=f"at most the final height {self._final[chain]}")
+            return Refusal(
+                Rule.ORIGIN, field="height", got=proof.height, want=f"at most the final height {self._final[chain]}"
+            )
         return refusal
 
     def is_orphaned(self, reversal: Reversal) -> Refusal | None:
@@ -177,7 +187,9 @@ class _Nodes:
         if block is None:
             return Refusal(Rule.ORIGIN_UNKNOWN, chain=chain.name, why=f"no block {reversal.height} yet")
         if block.hash == reversal.orphaned:
-            return Refusal(Rule.ORIGIN, field="reversal.orphaned", got=block.hash.hex(), want="a block that is not canonical")
+            return Refusal(
+                Rule.ORIGIN, field="reversal.orphaned", got=block.hash.hex(), want="a block that is not canonical"
+            )
         return None
 
 
@@ -213,7 +225,9 @@ class _Audit:
             state.balances[key] += units
             if state.balances[key] < 0:
                 standing = state.balances[key]
-                self._find(at, Refusal(Rule.INSUFFICIENT_BALANCE, account=str(key[0]), asset=key[1].symbol, balance=standing))
+                self._find(
+                    at, Refusal(Rule.INSUFFICIENT_BALANCE, account=str(key[0]), asset=key[1].symbol, balance=standing)
+                )
         _accrue(state, recorded)
 
     def doubts(self) -> Iterator[Finding]:

@@ -46,7 +46,9 @@ def verify_statement(
         refusals.append(Refusal(Rule.COVERAGE_UNKNOWN, asset="every asset"))
     for row in statement.coverage:
         if row.reserves != min(row.on_chain, row.in_ledger):
-            refusals.append(Refusal(Rule.COVERAGE, asset=row.asset, reserves=row.reserves, want=min(row.on_chain, row.in_ledger)))
+            refusals.append(
+                Refusal(Rule.COVERAGE, asset=row.asset, reserves=row.reserves, want=min(row.on_chain, row.in_ledger))
+            )
     refusals += check(statement.coverage, {*rows, *assets})
     refusals += check_safes(statement, certificates)
     return refusals
@@ -77,7 +79,9 @@ def check_safe_state(state: SafeState, certificate: WalletCertificate) -> Iterat
         "address": (state.address.lower(), safe.address.lower()),
     }
     if state.deployed:
-        owners = sorted(PublicKey.from_compressed_bytes(s.key.public).to_canonical_address().hex() for s in certificate.seats)
+        owners = sorted(
+            PublicKey.from_compressed_bytes(s.key.public).to_canonical_address().hex() for s in certificate.seats
+        )
         told |= {
             "owners": (sorted(owner[2:].lower() for owner in state.owners), owners),
             "threshold": (state.threshold, certificate.m),

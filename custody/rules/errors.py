@@ -8,7 +8,7 @@ class CustodyError(Exception):
     """Root of everything this code base raises on purpose."""
 
     def __str__(self) -> str:
-        operands = ", ".join(f"{name}={value!s}" for name, value in vars(self).items())
+        operands = ", ".join(f"{name}={value!s}" for name, value in vars(self).items() if not name.startswith("_"))
         return f"{type(self).__name__}({operands})"
 
 

@@ -81,14 +81,21 @@ def check_entry(
         signed = Signed(origin.message, origin.signatures)
         schedule = authorities.schedules.get(origin.message.schedule)
         if schedule is None:
-            yield Refusal(Rule.ORIGIN_UNKNOWN, schedule=origin.message.schedule.hex(), why="no signed fee schedule of this hash")
+            yield Refusal(
+                Rule.ORIGIN_UNKNOWN, schedule=origin.message.schedule.hex(), why="no signed fee schedule of this hash"
+            )
         else:
             yield from check_signed_settlement(signed, authorities.roster_at(at), schedule, assets, customers, at)
         yield from _same_postings(recorded.entry, lambda: settle(signed, assets))
 
 
 def check_signed_settlement(
-    signed: Signed[Settlement], roster: Roster, schedule: FeeSchedule, assets: Assets, customers: frozenset[str], now: int
+    signed: Signed[Settlement],
+    roster: Roster,
+    schedule: FeeSchedule,
+    assets: Assets,
+    customers: frozenset[str],
+    now: int,
 ) -> Iterator[Refusal]:
     """A settlement in full: its signer, its trades and fees, and that it can be booked. Every reason at once."""
     yield from check_settler(signed, roster, now)
@@ -120,7 +127,9 @@ def check_settler(signed: Signed[Settlement], roster: Roster, now: int) -> Itera
     digest = roster.domain.digest(signed.message)
     for signature in signed.signatures:
         if signature.key != client.key:  # a key borrowed from another client must not speak for this one
-            yield Refusal(Rule.SIGNER_UNKNOWN, field="settlement.signature", got=str(signature.key), want=str(client.key))
+            yield Refusal(
+                Rule.SIGNER_UNKNOWN, field="settlement.signature", got=str(signature.key), want=str(client.key)
+            )
         elif not signature.is_over(digest):
             yield Refusal(Rule.SIGNATURE_INVALID, document="Settlement", signer=name)
 
@@ -173,7 +182,10 @@ def _told(postings: tuple[Posting, ...]) -> list[str]:
 
 def _check_credit(entry: Entry, proof: ChainProof, authorities: Authorities) -> Iterator[Refusal]:
     """A credit is exactly what the proof measured, at the wallet the address derives from, owed to whom it is bound."""
-    asset, holding = _asset_of(proof, authorities.assets), authorities.holding_of(Address(Chain(proof.chain), proof.address))
+    asset, holding = (
+        _asset_of(proof, authorities.assets),
+        authorities.holding_of(Address(Chain(proof.chain), proof.address)),
+    )
     if asset is None:
         yield Refusal(Rule.UNKNOWN_ASSET, chain=proof.chain, contract=getattr(proof, "contract", "native"))
     if holding is None:
@@ -195,7 +207,11 @@ def _asset_of(proof: ChainProof, assets: Assets) -> Asset | None:
     """The registry's asset that a proof is about; a look-alike contract is none."""
     contract = proof.contract if isinstance(proof, TokenProof) else None
     kind = AssetKind.NATIVE if contract is None else AssetKind.ERC20
-    found = (a for a in assets.on(Chain(proof.chain)) if a.kind is kind and (a.contract.text if a.contract else None) == contract)
+    found = (
+        a
+        for a in assets.on(Chain(proof.chain))
+        if a.kind is kind and (a.contract.text if a.contract else None) == contract
+    )
     return next(found, None)
 
 
@@ -207,8 +223,15 @@ def _check_reversal(
 ) -> Iterator[Refusal]:
     """A reversal takes back one earlier credit, exactly: no more than the owner still had, the rest to `reorg_loss`."""
     proof = None if credited is None else credited.entry.origin
-    if credited is None or credited.position >= recorded.position or isinstance(proof, Signed | Reversal) or proof is None:
-        yield Refusal(Rule.ORIGIN, field="reversal.entry", got=reversal.entry, want="an earlier credit of a chain event")
+    if (
+        credited is None
+        or credited.position >= recorded.position
+        or isinstance(proof, Signed | Reversal)
+        or proof is None
+    ):
+        yield Refusal(
+            Rule.ORIGIN, field="reversal.entry", got=reversal.entry, want="an earlier credit of a chain event"
+        )
         return
     want = (proof.chain, proof.height, proof.block)
     if (reversal.chain, reversal.height, reversal.orphaned) != want or reversal.canonical == reversal.orphaned:

@@ -23,7 +23,9 @@ class SqlCustomers:
     def add(self, customer: str) -> None:
         """Raises Refused(already_exists), or Refused(malformed) for an id that is empty or longer than 200 characters."""
         if not 1 <= len(customer) <= 200:
-            raise Refused([Refusal(Rule.MALFORMED, field="customer", got=f"{len(customer)} characters", want="1 to 200")])
+            raise Refused(
+                [Refusal(Rule.MALFORMED, field="customer", got=f"{len(customer)} characters", want="1 to 200")]
+            )
         if self._known(customer):
             raise Refused([Refusal(Rule.ALREADY_EXISTS, customer=customer)])
         self._session.add(CustomerRow(id=customer))
@@ -77,6 +79,8 @@ class SqlCustomers:
             yield Refusal(Rule.INDEX_BOUND, index=new.index, customer=row.customer, would_be=new.customer)
         if row := self._session.exec(bound.where(DepositAddressRow.customer == new.customer)).first():
             yield Refusal(Rule.ALREADY_EXISTS, customer=new.customer, wallet=new.wallet.hex(), index=row.number)
-        same = select(DepositAddressRow).where(DepositAddressRow.chain == new.chain, DepositAddressRow.address == new.address)
+        same = select(DepositAddressRow).where(
+            DepositAddressRow.chain == new.chain, DepositAddressRow.address == new.address
+        )
         if row := self._session.exec(same).first():
             yield Refusal(Rule.ALREADY_EXISTS, address=new.address, chain=new.chain, customer=row.customer)

@@ -14,6 +14,7 @@ from custody.rules.wallets import Chain
 from custody.store.mapping import deposit, deposit_row
 from custody.store.tables import DepositRow, FollowedRow
 
+
 class SqlDeposits:
     """Deposits inside one transaction."""
 
@@ -37,7 +38,9 @@ class SqlDeposits:
             if known is None:
                 self._session.add(FollowedRow(chain=block.chain.name, height=block.height, hash=block.hash))
             elif known != block.hash:
-                raise Refused([Refusal(Rule.ALREADY_EXISTS, chain=block.chain.name, height=block.height, followed=known.hex())])
+                raise Refused(
+                    [Refusal(Rule.ALREADY_EXISTS, chain=block.chain.name, height=block.height, followed=known.hex())]
+                )
             newest[block.chain.name] = max(block.height, newest.get(block.chain.name, 0))
         self._session.flush()
         for chain, height in newest.items():
@@ -46,7 +49,9 @@ class SqlDeposits:
 
     def unfollow(self, chain: Chain, above: int) -> None:
         """Forget followed blocks above a height."""
-        self._session.exec(delete(FollowedRow).where(col(FollowedRow.chain) == chain.name, col(FollowedRow.height) > above))
+        self._session.exec(
+            delete(FollowedRow).where(col(FollowedRow.chain) == chain.name, col(FollowedRow.height) > above)
+        )
 
     def record(self, sighting: Sighting) -> None:
         """Record as SEEN; what was ORPHANED or REVERSED is SEEN again; any other stays as it is."""

@@ -22,12 +22,16 @@ def parse_url(url: str) -> URL:
     try:
         parsed = make_url(url)
     except ArgumentError as error:
-        raise InvalidInput("store.url", Rule.MALFORMED, "an address that cannot be read", "sqlite:///… or postgresql://…") from error
+        raise InvalidInput(
+            "store.url", Rule.MALFORMED, "an address that cannot be read", "sqlite:///… or postgresql://…"
+        ) from error
     backend = parsed.get_backend_name()
     if backend not in _DRIVERS:
         raise InvalidInput("store.url", Rule.MALFORMED, repr(backend), "sqlite or postgresql")
     if backend == "sqlite" and (parsed.database in (None, "", ":memory:") or parsed.query):
-        raise InvalidInput("store.url", Rule.MALFORMED, parsed.render_as_string(), "a file, which other processes can open too")
+        raise InvalidInput(
+            "store.url", Rule.MALFORMED, parsed.render_as_string(), "a file, which other processes can open too"
+        )
     return parsed.set(drivername=_DRIVERS[backend])
 
 
@@ -36,7 +40,9 @@ def writing_engine(url: URL) -> Engine:
     if url.get_backend_name() == "postgresql":
         return create_engine(url, isolation_level="SERIALIZABLE", pool_size=8, max_overflow=24, pool_pre_ping=True)
     engine = create_engine(url, pool_size=1, max_overflow=4)
-    _on_sqlite(engine, "BEGIN IMMEDIATE", "PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA recursive_triggers=ON")
+    _on_sqlite(
+        engine, "BEGIN IMMEDIATE", "PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA recursive_triggers=ON"
+    )
     return engine
 
 

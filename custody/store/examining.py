@@ -39,7 +39,9 @@ def examine(connection: Connection, rows: Sequence[JournalValues], assets: Asset
             continue
         wanted = {"postings": _wanted_lines(recorded, connection.dialect.name), "identities": _wanted_claims(recorded)}
         told = ((table, kept[recorded.position], wanted[table]) for table, kept in beside.items())
-        damaged = [_damage(*each) for each in (*told, ("accruals", *fees.of(recorded))) if sorted(each[1]) != sorted(each[2])]
+        damaged = [
+            _damage(*each) for each in (*told, ("accruals", *fees.of(recorded))) if sorted(each[1]) != sorted(each[2])
+        ]
         found.append(Examined(recorded.position, recorded, tuple(damaged)))
     return found
 
@@ -54,7 +56,9 @@ def _number(units: int, dialect: str) -> str:
 
 
 def _wanted_lines(recorded: JournalEntry, dialect: str) -> list[tuple[str, ...]]:
-    return [(str(n["line"]), n["account"], n["asset"], n["side"], _number(n["units"], dialect)) for n in lines(recorded)]
+    return [
+        (str(n["line"]), n["account"], n["asset"], n["side"], _number(n["units"], dialect)) for n in lines(recorded)
+    ]
 
 
 def _wanted_claims(recorded: JournalEntry) -> list[tuple[str, ...]]:
@@ -91,7 +95,9 @@ class _Accruals:
         newest = select(a.asset, func.max(a.position)).where(a.position < first).group_by(a.asset)
         self._before: dict[str, tuple[int, int]] = {}
         for asset, position in connection.execute(newest):
-            row = connection.execute(select(a.ripens, cast(a.units, Text)).where(a.asset == asset, a.position == position)).one()
+            row = connection.execute(
+                select(a.ripens, cast(a.units, Text)).where(a.asset == asset, a.position == position)
+            ).one()
             self._before[asset] = (int(row[0]), _whole(str(row[1])))
 
     def of(self, recorded: JournalEntry) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, bindparam, insert, select, text
+from sqlalchemy import Connection, bindparam, select
 
 from custody.flows.ports import Examined
 from custody.rules.amounts import UINT256_MAX, Asset, Assets
@@ -13,54 +13,28 @@ from custody.rules.errors import InvalidInput
 from custody.rules.ledger import Account, AccountKind, Entry, JournalEntry, JournalHead, check_balances
 from custody.rules.origins import Once, Reversal, recorded_once
 from custody.rules.refusals import Refusal, Rule, raise_if
+from custody.store import statements as sql
 from custody.store.examining import examine
 from custody.store.mapping import JournalValues, accrued, journal_entry, journal_values, lines
-from custody.store.tables import AccrualRow, BalanceRow, IdentityRow, JournalRow, PostingRow, TotalRow, table_of
-from custody.store.types import Units
+from custody.store.statements import Cursor
+from custody.store.tables import BalanceRow, JournalRow, TotalRow, table_of
 
 T = TypeVar("T")
-Standing = Mapping[tuple[Account, Asset], int]
+Key = tuple[str, str]
+"""An account or a kind of account, and an asset's symbol."""
 
 _CHUNK: Final = 500
 """Values in one IN list: below every database's limit of parameters."""
 
-_journal, _postings, _identities = table_of(JournalRow), table_of(PostingRow), table_of(IdentityRow)
-_balances, _totals, _accruals = table_of(BalanceRow), table_of(TotalRow), table_of(AccrualRow)
+_journal, _balances, _totals = table_of(JournalRow), table_of(BalanceRow), table_of(TotalRow)
 
-_HEAD: Final = select(_journal.c.position, _journal.c.hash).order_by(_journal.c.position.desc()).limit(1)
-_ENTRIES: Final = select(_journal.c.position, _journal.c.recorded_at, _journal.c.previous, _journal.c.hash, _journal.c.body)
-_AFTER: Final = _ENTRIES.where(_journal.c.position > bindparam("after")).order_by(_journal.c.position).limit(bindparam("most"))
+_ENTRIES: Final = select(
+    _journal.c.position, _journal.c.recorded_at, _journal.c.previous, _journal.c.hash, _journal.c.body
+)
+_AFTER: Final = (
+    _ENTRIES.where(_journal.c.position > bindparam("after")).order_by(_journal.c.position).limit(bindparam("most"))
+)
 _ONE: Final = _ENTRIES.where(_journal.c.position == bindparam("at"))
-_BALANCES: Final = select(_balances.c.account, _balances.c.asset, _balances.c.units).where(
-    _balances.c.account.in_(bindparam("keys", expanding=True))
-)
-_TOTALS: Final = select(_totals.c.kind, _totals.c.asset, _totals.c.units).where(
-    _totals.c.kind.in_(bindparam("keys", expanding=True))
-)
-_CLAIMED: Final = select(_identities.c.identity, _identities.c.position).where(
-    _identities.c.kind == bindparam("of"), _identities.c.identity.in_(bindparam("keys", expanding=True))
-)
-_CREDIT: Final = select(_identities.c.identity).where(
-    _identities.c.position == bindparam("at"), _identities.c.kind == Once.CHAIN_EVENT.value
-)
-_BALANCE: Final = select(_balances.c.units).where(
-    _balances.c.account == bindparam("account"), _balances.c.asset == bindparam("asset")
-)
-_TOTAL: Final = select(_totals.c.units).where(_totals.c.kind == bindparam("kind"), _totals.c.asset == bindparam("asset"))
-_RIPE: Final = (
-    select(_accruals.c.units, _accruals.c.ripens)
-    .where(_accruals.c.asset == bindparam("asset"), _accruals.c.ripens <= bindparam("by"))
-    .order_by(_accruals.c.ripens.desc(), _accruals.c.position.desc())
-    .limit(1)
-)
-_SET_BALANCE: Final = text(
-    "INSERT INTO balances (account, asset, units) VALUES (:account, :asset, :units)"
-    " ON CONFLICT (account, asset) DO UPDATE SET units = excluded.units"
-).bindparams(bindparam("units", type_=Units()))
-_SET_TOTAL: Final = text(
-    "INSERT INTO totals (kind, asset, units) VALUES (:kind, :asset, :units)"
-    " ON CONFLICT (kind, asset) DO UPDATE SET units = excluded.units"
-).bindparams(bindparam("units", type_=Units()))
 _FOREVER: Final = 2**63 - 1
 
 
@@ -69,36 +43,29 @@ class SqlJournal:
 
     def __init__(self, connection: Connection, assets: Assets) -> None:
         self._connection, self._assets = connection, assets
+        self._cursor = Cursor(connection)
 
     def head(self) -> JournalHead:
         """The newest position and hash."""
-        row = self._connection.execute(_HEAD).first()
-        return JournalHead() if row is None else JournalHead(row[0], bytes(row[1]))
+        rows = self._cursor.rows(sql.HEAD)
+        return JournalHead(int(rows[0][0]), bytes(rows[0][1])) if rows else JournalHead()
 
     def append(self, entry: Entry, recorded_at: int) -> JournalEntry:
         """Record an entry and move the balances. Raises Refused before anything is written."""
-        standing, totals = self._standing(entry), self._standing_totals(entry)
-        taken, claims = self._claims(entry)
-        raise_if((*taken, *check_balances(entry, standing), *_too_large(entry, standing, totals)))
-        recorded = JournalEntry.append(self.head(), entry, recorded_at)
-        at = recorded.position
-        run = self._connection.execute
-        run(insert(_journal), journal_values(recorded))
-        run(insert(_postings), lines(recorded))
-        run(insert(_identities), [claim | {"position": at} for claim in claims])
-        changes = entry.changes().items()
-        if changes:
-            run(
-                _SET_BALANCE,
-                [{"account": str(a), "asset": s.symbol, "units": standing.get((a, s), 0) + units} for (a, s), units in changes],
-            )
+        changes = {(str(account), asset.symbol): units for (account, asset), units in entry.changes().items()}
         moved = _by_kind(entry)
-        if moved:
-            run(
-                _SET_TOTAL,
-                [{"kind": k.value, "asset": s, "units": totals.get((k, s), 0) + units} for (k, s), units in moved.items()],
-            )
-        self._accrue(recorded)
+        standing = self._kept(sql.BALANCES, changes)
+        totals = self._kept(sql.TOTALS, moved)
+        taken, claims = self._claims(entry)
+        after = {key: standing.get(key, 0) + units for key, units in changes.items()}
+        sums = {key: totals.get(key, 0) + units for key, units in moved.items()}
+        if taken or any(not 0 <= units <= UINT256_MAX for units in (*after.values(), *sums.values())):
+            raise_if((*taken, *_short(entry, standing), *_too_large(after, sums)))
+        recorded = JournalEntry.append(self.head(), entry, recorded_at)
+        self._write(recorded, claims)
+        units = self._cursor.units
+        self._cursor.write(sql.SET_BALANCE, *((*key, units(left)) for key, left in after.items()))
+        self._cursor.write(sql.SET_TOTAL, *((*key, units(left)) for key, left in sums.items()))
         return recorded
 
     def read(self, after: int = 0, limit: int = 1000) -> Sequence[JournalEntry]:
@@ -118,13 +85,13 @@ class SqlJournal:
 
     def balance(self, account: Account, asset: Asset) -> int:
         """Running balance on the account's natural side."""
-        found = self._connection.execute(_BALANCE, {"account": str(account), "asset": asset.symbol}).scalar()
-        return 0 if found is None else int(found)
+        rows = self._cursor.rows(sql.BALANCE, str(account), asset.symbol)
+        return sql.number(rows[0][0]) if rows else 0
 
     def total(self, kind: AccountKind, asset: Asset) -> int:
         """Kept total over all accounts of a kind."""
-        found = self._connection.execute(_TOTAL, {"kind": kind.value, "asset": asset.symbol}).scalar()
-        return 0 if found is None else int(found)
+        rows = self._cursor.rows(sql.TOTAL, kind.value, asset.symbol)
+        return sql.number(rows[0][0]) if rows else 0
 
     def balances(self) -> Iterator[tuple[Account, Asset, int]]:
         """Every running balance that is not zero. Raises InvalidInput on a damaged row."""
@@ -142,20 +109,16 @@ class SqlJournal:
         swept = ever - self.balance(Account(AccountKind.ACCRUED_FEES), asset)
         return max(0, self._accrued(asset.symbol, recorded_by)[0] - swept)
 
-    def _standing(self, entry: Entry) -> Standing:
-        wanted = {(str(account), asset.symbol): (account, asset) for account, asset in entry.changes()}
-        accounts = sorted({account for account, _ in wanted})
-        rows = (row for keys in _chunks(accounts) for row in self._connection.execute(_BALANCES, {"keys": keys}))
-        return {wanted[a, s]: units for a, s, units in rows if (a, s) in wanted}
+    def _kept(self, query: str, wanted: Mapping[Key, int]) -> dict[Key, int]:
+        """Numbers kept in `balances` or `totals` for these keys; what is not there counts as zero."""
+        names = sorted({name for name, _ in wanted})
+        rows = (row for keys in _chunks(names) for row in self._cursor.rows_in(query, keys=keys))
+        return {(name, symbol): sql.number(units) for name, symbol, units in rows if (name, symbol) in wanted}
 
-    def _standing_totals(self, entry: Entry) -> dict[tuple[AccountKind, str], int]:
-        kinds = sorted({account.kind.value for account, _ in entry.changes()})
-        return {(_kind(k), s): units for k, s, units in self._connection.execute(_TOTALS, {"keys": kinds})} if kinds else {}
-
-    def _claims(self, entry: Entry) -> tuple[list[Refusal], list[dict[str, object]]]:
-        """What is taken already, and the rows of what this entry would take."""
+    def _claims(self, entry: Entry) -> tuple[list[Refusal], list[tuple[str, str, int]]]:
+        """What is taken already, and what this entry would take: (kind, identity, freed_by)."""
         refusals: list[Refusal] = []
-        claims: list[dict[str, object]] = []
+        claims: list[tuple[str, str, int]] = []
         wanted: dict[Once, list[str]] = defaultdict(list)
         for kind, identity in recorded_once(entry.origin):
             wanted[kind].append(identity)
@@ -166,17 +129,21 @@ class SqlJournal:
                 if identity in taken:
                     freed_by = self._reversal_of(taken[identity]) if kind is Once.CHAIN_EVENT else 0
                     if not freed_by:
-                        refusals.append(Refusal(Rule.ALREADY_RECORDED, kind=kind.value, id=identity, position=taken[identity]))
-                claims.append({"kind": kind.value, "identity": identity, "freed_by": freed_by})
-        if isinstance(entry.origin, Reversal) and not self._connection.execute(_CREDIT, {"at": entry.origin.entry}).first():
-            refusals.append(Refusal(Rule.ORIGIN, reverses=entry.origin.entry, want="the position of a credited chain event"))
+                        refusals.append(
+                            Refusal(Rule.ALREADY_RECORDED, kind=kind.value, id=identity, position=taken[identity])
+                        )
+                claims.append((kind.value, identity, freed_by))
+        if isinstance(entry.origin, Reversal):
+            if not self._cursor.rows(sql.CREDIT_AT, entry.origin.entry, Once.CHAIN_EVENT.value):
+                want = "the position of a credited chain event"
+                refusals.append(Refusal(Rule.ORIGIN, reverses=entry.origin.entry, want=want))
         return refusals, claims
 
     def _claimed(self, kind: Once, identities: list[str]) -> dict[str, int]:
         """The newest position that rests on each of these, where there is one."""
         newest: dict[str, int] = {}
         for keys in _chunks(identities):
-            for identity, position in self._connection.execute(_CLAIMED, {"of": kind.value, "keys": keys}):
+            for identity, position in self._cursor.rows_in(sql.CLAIMED, kind.value, keys=keys):
                 newest[identity] = max(position, newest.get(identity, 0))
         return newest
 
@@ -185,15 +152,21 @@ class SqlJournal:
 
     def _accrued(self, asset: str, by: int) -> tuple[int, int]:
         """Everything accrued up to the newest accrual that is ripe by a time, and when that one ripened."""
-        row = self._connection.execute(_RIPE, {"asset": asset, "by": by}).first()
-        return (0, 0) if row is None else (int(row[0]), int(row[1]))
+        rows = self._cursor.rows(sql.RIPE, asset, by)
+        return (sql.number(rows[0][0]), int(rows[0][1])) if rows else (0, 0)
 
-    def _accrue(self, recorded: JournalEntry) -> None:
-        for asset, units in accrued(recorded.entry).items():
+    def _write(self, recorded: JournalEntry, claims: Sequence[tuple[str, str, int]]) -> None:
+        cursor, at, units = self._cursor, recorded.position, self._cursor.units
+        row = journal_values(recorded)
+        cursor.write(sql.ADD_ENTRY, (at, row["recorded_at"], row["previous"], row["hash"], row["body"]))
+        cursor.write(
+            sql.ADD_LINE,
+            *((at, n["line"], n["account"], n["asset"], n["side"], units(n["units"])) for n in lines(recorded)),
+        )
+        cursor.write(sql.ADD_IDENTITY, *((*claim, at) for claim in claims))
+        for asset, fees in accrued(recorded.entry).items():
             before, ripened = self._accrued(asset, _FOREVER)
-            ripens = max(ripened, recorded.recorded_at)
-            values = {"asset": asset, "position": recorded.position, "ripens": ripens, "units": before + units}
-            self._connection.execute(insert(_accruals), values)
+            cursor.write(sql.ADD_ACCRUAL, (asset, at, max(ripened, recorded.recorded_at), units(before + fees)))
 
 
 def _values(row: Sequence[Any]) -> JournalValues:
@@ -217,18 +190,21 @@ def _chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
     return (items[i : i + _CHUNK] for i in range(0, len(items), _CHUNK))
 
 
-def _by_kind(entry: Entry) -> dict[tuple[AccountKind, str], int]:
-    moved: dict[tuple[AccountKind, str], int] = defaultdict(int)
-    for (account, asset), units in entry.changes().items():
-        moved[account.kind, asset.symbol] += units
+def _by_kind(entry: Entry) -> dict[Key, int]:
+    moved: dict[Key, int] = defaultdict(int)
+    for posting in entry.postings:
+        moved[posting.account.kind.value, posting.amount.asset.symbol] += posting.change
     return {key: units for key, units in moved.items() if units}
 
 
-def _too_large(entry: Entry, standing: Standing, totals: Mapping[tuple[AccountKind, str], int]) -> Iterable[Refusal]:
+def _short(entry: Entry, standing: Mapping[Key, int]) -> Iterable[Refusal]:
+    """Everybody who would be below zero (`check_balances`)."""
+    return check_balances(entry, {key: standing.get((str(key[0]), key[1].symbol), 0) for key in entry.changes()})
+
+
+def _too_large(balances: Mapping[Key, int], totals: Mapping[Key, int]) -> Iterable[Refusal]:
     """No balance and no total above 2^256 − 1: the chains cannot hold it, so it is no deposit."""
-    for (account, asset), units in entry.changes().items():
-        if standing.get((account, asset), 0) + units > UINT256_MAX:
-            yield Refusal(Rule.TOO_LARGE, account=str(account), asset=asset.symbol, change=units)
-    for (kind, symbol), units in _by_kind(entry).items():
-        if totals.get((kind, symbol), 0) + units > UINT256_MAX:
-            yield Refusal(Rule.TOO_LARGE, total=kind.value, asset=symbol, change=units)
+    for what, numbers in (("account", balances), ("total", totals)):
+        for (name, symbol), units in numbers.items():
+            if units > UINT256_MAX:
+                yield Refusal(Rule.TOO_LARGE, **{what: name}, asset=symbol, would_be=units)

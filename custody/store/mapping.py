@@ -94,7 +94,9 @@ def _read_entry(where: str, body: str, assets: Assets) -> Entry:
         field = error.field if error.field.startswith(where) else f"{where}.{error.field}"
         raise InvalidInput(field, error.rule, error.got, error.want) from error
     except _UNREADABLE as error:
-        raise InvalidInput(where, Rule.MALFORMED, f"{type(error).__name__}: {error}"[:200], "an entry's canonical JSON") from error
+        raise InvalidInput(
+            where, Rule.MALFORMED, f"{type(error).__name__}: {error}"[:200], "an entry's canonical JSON"
+        ) from error
 
 
 def deposit_row(sighting: Sighting) -> DepositRow:
@@ -119,7 +121,9 @@ def deposit(row: DepositRow, assets: Assets) -> Deposit:
         asset = assets.get(row.asset)
         status = DepositStatus(row.status)
     except _UNREADABLE as error:
-        raise InvalidInput(where, Rule.MALFORMED, f"{type(error).__name__}: {error}"[:200], "a chain proof's JSON") from error
+        raise InvalidInput(
+            where, Rule.MALFORMED, f"{type(error).__name__}: {error}"[:200], "a chain proof's JSON"
+        ) from error
     if not isinstance(proof, TokenProof | NativeProof | BitcoinProof):
         raise InvalidInput(where, Rule.MALFORMED, type(proof).__name__, "a chain proof")
     sighting = Sighting(Amount(asset, row.units), Address(asset.chain, row.address), proof)
@@ -147,7 +151,9 @@ def binding(row: DepositAddressRow) -> Signed[DepositAddress]:
     try:
         signed = Signed.from_json(DepositAddress, read_json(row.body, where))
     except _UNREADABLE as error:
-        raise InvalidInput(where, Rule.MALFORMED, f"{type(error).__name__}: {error}"[:200], "a signed DepositAddress") from error
+        raise InvalidInput(
+            where, Rule.MALFORMED, f"{type(error).__name__}: {error}"[:200], "a signed DepositAddress"
+        ) from error
     message = signed.message
     told = (message.wallet, message.index, message.customer, message.chain, message.address)
     if told != (row.wallet, row.number, row.customer, row.chain, row.address):

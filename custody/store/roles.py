@@ -53,7 +53,9 @@ def grant_reader(url: str, role: str) -> None:
             for statement in ((), (f"CREATE ROLE {role}",))[known is None] + reader_statements(database, role):
                 connection.exec_driver_sql(statement)
     except SQLAlchemyError as error:
-        raise Unavailable("store", f"cannot grant to {role}: {type(error).__name__}: {error}".splitlines()[0]) from error
+        raise Unavailable(
+            "store", f"cannot grant to {role}: {type(error).__name__}: {error}".splitlines()[0]
+        ) from error
     finally:
         engine.dispose()
 

@@ -51,7 +51,9 @@ class PostingRow(Row, table=True):
         KEYED,
     )
 
-    position: int = Field(sa_column=Column(WholeNumber, ForeignKey("journal.position"), primary_key=True, autoincrement=False))
+    position: int = Field(
+        sa_column=Column(WholeNumber, ForeignKey("journal.position"), primary_key=True, autoincrement=False)
+    )
     line: int = Field(sa_column=Column(WholeNumber, primary_key=True, autoincrement=False))
     account: str = Field(sa_column=Column(Text, nullable=False))
     asset: str = Field(sa_column=Column(Text, nullable=False))
@@ -108,7 +110,9 @@ class AccrualRow(Row, table=True):
     )
 
     asset: str = Field(sa_column=Column(Text, primary_key=True))
-    position: int = Field(sa_column=Column(WholeNumber, ForeignKey("journal.position"), primary_key=True, autoincrement=False))
+    position: int = Field(
+        sa_column=Column(WholeNumber, ForeignKey("journal.position"), primary_key=True, autoincrement=False)
+    )
     ripens: int = Field(sa_column=Column(WholeNumber, nullable=False))
     units: int = Field(sa_column=Column(Units, nullable=False))
 

@@ -23,6 +23,7 @@ from custody.store.deposits import SqlDeposits
 from custody.store.documents import SqlDocuments
 from custody.store.engines import parse_url, reading_engine, writing_engine
 from custody.store.journal import SqlJournal
+from custody.store.statements import Cursor
 
 T = TypeVar("T")
 
@@ -64,8 +65,16 @@ class SqlUnitOfWork:
 
     def nested(self, work: Callable[[UnitOfWork], T]) -> T:
         """Run work in a savepoint of this transaction; on any exception nothing of it remains."""
-        with self._connection.begin_nested():
-            return work(SqlUnitOfWork(self._connection, self._assets))
+        cursor = Cursor(self._connection)
+        cursor.write("SAVEPOINT work", ())
+        try:
+            result = work(SqlUnitOfWork(self._connection, self._assets))
+        except BaseException:
+            cursor.write("ROLLBACK TO SAVEPOINT work", ())
+            raise
+        finally:
+            cursor.write("RELEASE SAVEPOINT work", ())
+        return result
 
 
 class SqlStore:
@@ -115,7 +124,9 @@ class SqlStore:
 
     def _once(self, engine: Engine, work: Callable[[SqlUnitOfWork], T]) -> T:
         with engine.begin() as connection:
-            if not self._embedded:  # queue before the snapshot is taken, or every writer but one would have to start again
+            if (
+                not self._embedded
+            ):  # queue before the snapshot is taken, or every writer but one would have to start again
                 connection.execute(text("LOCK TABLE writer IN EXCLUSIVE MODE"))
             return work(SqlUnitOfWork(connection, self._assets))
 
@@ -171,4 +182,6 @@ def _try_again(error: DBAPIError) -> bool:
 
 def _unavailable(error: SQLAlchemyError) -> CustodyError:
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    return Unavailable("store", f"{type(cause).__name__}: {str(cause).strip().splitlines()[0] if str(cause).strip() else ''}")
+    return Unavailable(
+        "store", f"{type(cause).__name__}: {str(cause).strip().splitlines()[0] if str(cause).strip() else ''}"
+    )

@@ -403,6 +403,9 @@ def test_check_and_set(vault: Vault) -> None:
             vault.write("a/b", {"n": "2"}, stale)
     vault.write("a/b", {"n": "3"}, 1)
     assert vault.read("a/b") == ({"n": "3"}, 2)
+    many = {"many": [{"text": "x" * 60}] * 5000}  # what a seat with dozens of certificates stores
+    vault.write("a/c", many, 0)
+    assert vault.read("a/c") == (many, 1)
 
 
 class TestAttestorVault:

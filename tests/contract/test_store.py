@@ -3,6 +3,7 @@
 
 import threading
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -25,7 +26,7 @@ from custody.rules.ledger import (
     settle,
 )
 from custody.rules.origins import Reversal
-from custody.rules.refusals import Refused, Rule
+from custody.rules.refusals import Refusal, Refused, Rule
 from custody.rules.settlements import FeeLeg
 from custody.rules.signatures import Signature, Signed
 from tests.fakes.ledger import (
@@ -86,7 +87,11 @@ class TestJournal:
     def test_empty(self, store: Store) -> None:
         """Before the first entry: position 0, no balance, nothing matured."""
         assert store.read(lambda work: work.journal.head()) == JournalHead()
-        assert store.read(lambda work: (work.journal.read(), work.journal.get(1), list(work.journal.balances()))) == ([], None, [])
+        assert store.read(lambda work: (work.journal.read(), work.journal.get(1), list(work.journal.balances()))) == (
+            [],
+            None,
+            [],
+        )
         assert store.read(lambda work: (work.journal.balance(ANA, ETH), work.journal.matured_fees(ETH, NOW))) == (0, 0)
 
     def test_reads_back_what_was_recorded(self, store: Store) -> None:
@@ -109,7 +114,10 @@ class TestJournal:
         assert store.read(lambda work: work.journal.head()) == JournalHead(6, recorded[-1].hash)
         assert store.read(lambda work: [e.position for e in work.journal.read(2, 3)]) == [3, 4, 5]
         assert store.read(lambda work: work.journal.get(4)) == recorded[3]
-        assert [(e.position, e.damage) for e in store.read(lambda work: work.journal.examine(1, 2))] == [(2, ()), (3, ())]
+        assert [(e.position, e.damage) for e in store.read(lambda work: work.journal.examine(1, 2))] == [
+            (2, ()),
+            (3, ()),
+        ]
 
     def test_balances_and_totals(self, store: Store) -> None:
         """Running balances are on the natural side; totals add up over the accounts of a kind."""
@@ -119,12 +127,18 @@ class TestJournal:
         put(store, manual(agreed(move(20, credit_to="customer_available:bo")), ASSETS))
         expected = {(HOT, ETH, 1050), (ANA, ETH, 1000), (SUSPENSE, ETH, 30), (BO, ETH, 20)}
         assert store.read(lambda work: set(work.journal.balances())) == expected
-        totals = {(AccountKind.WALLET, ETH, 1050), (AccountKind.CUSTOMER_AVAILABLE, ETH, 1020), (AccountKind.SUSPENSE, ETH, 30)}
+        totals = {
+            (AccountKind.WALLET, ETH, 1050),
+            (AccountKind.CUSTOMER_AVAILABLE, ETH, 1020),
+            (AccountKind.SUSPENSE, ETH, 30),
+        }
         assert store.read(lambda work: set(work.journal.totals())) == totals
         assert store.read(lambda work: work.journal.total(AccountKind.CUSTOMER_AVAILABLE, ETH)) == 1020
         assert store.read(lambda work: work.journal.total(AccountKind.CUSTOMER_HELD, ETH)) == 0
 
-    @pytest.mark.parametrize("units", [2**63 - 1, 2**63, 10**19, 2**64, 10**30 + 1, UINT256_MAX], ids=lambda u: f"{u:.3e}")
+    @pytest.mark.parametrize(
+        "units", [2**63 - 1, 2**63, 10**19, 2**64, 10**30 + 1, UINT256_MAX], ids=lambda u: f"{u:.3e}"
+    )
     def test_exact_at_every_size(self, store: Store, units: int) -> None:
         """Nothing is rounded, up to 2^256 − 1."""
         put(store, credit(token(1, units)))
@@ -261,7 +275,9 @@ class TestFees:
         self._accrue(store, NOW, "a", 100)
         self._accrue(store, NOW + 50, "b", 30)
         sweep = (Posting(FEES, Side.DEBIT, Amount(ETH, 110)), Posting(HOT, Side.CREDIT, Amount(ETH, 110)))
-        put(store, Entry(coins(77), sweep), NOW + 60)  # its origin comes with payouts; the postings are what counts here
+        put(
+            store, Entry(coins(77), sweep), NOW + 60
+        )  # its origin comes with payouts; the postings are what counts here
         assert [self._matured(store, NOW + t) for t in (0, 50, 70)] == [0, 20, 20]
 
     def test_clock_that_ran_back(self, store: Store) -> None:
@@ -298,8 +314,16 @@ class TestTransactions:
 
         with pytest.raises(KeyError):
             store.run(work)
-        assert store.read(lambda w: (w.customers.ids(), w.documents.all("roster"), w.deposits.newest(EVM))) == (frozenset(), [], None)
-        assert store.read(lambda w: (w.journal.head(), list(w.journal.balances()), list(w.journal.totals()))) == (JournalHead(), [], [])
+        assert store.read(lambda w: (w.customers.ids(), w.documents.all("roster"), w.deposits.newest(EVM))) == (
+            frozenset(),
+            [],
+            None,
+        )
+        assert store.read(lambda w: (w.journal.head(), list(w.journal.balances()), list(w.journal.totals()))) == (
+            JournalHead(),
+            [],
+            [],
+        )
         store.run(lambda w: w.journal.append(credit(native(1)), NOW))
 
     def test_refused_entry_in_the_middle(self, store: Store) -> None:
@@ -343,7 +367,12 @@ class TestTransactions:
             seen = [work.journal.balance(ANA, ETH)]
             looked.set()
             assert wrote.wait(20)
-            return [*seen, work.journal.balance(ANA, ETH), work.journal.total(AccountKind.WALLET, ETH), len(work.journal.read())]
+            return [
+                *seen,
+                work.journal.balance(ANA, ETH),
+                work.journal.total(AccountKind.WALLET, ETH),
+                len(work.journal.read()),
+            ]
 
         writer = threading.Thread(target=write)
         writer.start()
@@ -354,7 +383,8 @@ class TestTransactions:
     def test_threads_on_one_balance(self, store: Store) -> None:
         """Eight threads take from one balance: exactly as many succeed as it holds, and it is never below zero."""
         put(store, credit_deposit(native(1, 10 * 100, HOT_ETH), HOT, SUSPENSE, Amount(ETH, 10 * 100)))
-        succeeded, refused = [], []
+        succeeded: list[int] = []
+        refused: list[Refusal] = []
 
         def take(thread: int) -> None:
             for number in range(3):
@@ -371,13 +401,28 @@ class TestTransactions:
             thread.join()
         assert (len(succeeded), len(refused)) == (10, 14)
         assert {r.rule for r in refused} == {Rule.INSUFFICIENT_BALANCE}
-        assert store.read(lambda work: (work.journal.balance(SUSPENSE, ETH), work.journal.balance(ANA, ETH))) == (0, 1000)
+        assert store.read(lambda work: (work.journal.balance(SUSPENSE, ETH), work.journal.balance(ANA, ETH))) == (
+            0,
+            1000,
+        )
         assert store.read(lambda work: [e.position for e in work.journal.read()]) == list(range(1, 12))
 
 
 def sighting(height: int, units: int = 10**18, fork: str = "") -> Sighting:
     """Native coins seen at ana's address."""
     return Sighting(Amount(ETH, units), ANA_ETH, native(height, units, fork=fork))
+
+
+def _record(seen: Sighting, work: UnitOfWork) -> None:
+    work.deposits.record(seen)
+
+
+def _add(customer: str, work: UnitOfWork) -> None:
+    work.customers.add(customer)
+
+
+def _bind(signed: Signed[DepositAddress], work: UnitOfWork) -> None:
+    work.customers.add_address(signed)
 
 
 class TestDeposits:
@@ -409,14 +454,16 @@ class TestDeposits:
         """A sighting seen twice is one deposit; every kind of proof comes back equal."""
         found = [sighting(3), sighting(1), Sighting(Amount(COIN, 10**8), ANA_BTC, coins(2))]
         for each in (*found, found[0]):
-            store.run(lambda work, each=each: work.deposits.record(each))
+            store.run(partial(_record, each))
         kept = store.read(lambda work: work.deposits.all())
-        assert [(d.sighting, d.status, d.position) for d in kept] == [(s, DepositStatus.SEEN, None) for s in (found[2], found[1], found[0])]
+        assert [(d.sighting, d.status, d.position) for d in kept] == [
+            (s, DepositStatus.SEEN, None) for s in (found[2], found[1], found[0])
+        ]
 
     def test_waiting(self, store: Store) -> None:
         """Only SEEN ones, only up to the height, ascending."""
         for height in (5, 3, 4, 6):
-            store.run(lambda work, height=height: work.deposits.record(sighting(height)))
+            store.run(partial(_record, sighting(height)))
         store.run(lambda work: work.deposits.move(sighting(4).identity, DepositStatus.DUST))
         assert [d.sighting.proof.height for d in store.read(lambda w: w.deposits.waiting(EVM, 5))] == [3, 5]
         assert [d.sighting.proof.height for d in store.read(lambda w: w.deposits.at_or_above(EVM, 4))] == [4, 5, 6]
@@ -486,14 +533,18 @@ class TestCustomers:
     def test_addresses(self, store: Store) -> None:
         """They come back as they were signed, by index, and the lowest free index is told."""
         for name in ("ana", "bo", "cy"):
-            store.run(lambda work, name=name: work.customers.add(name))
+            store.run(partial(_add, name))
         assert store.read(lambda work: work.customers.next_index(WALLET)) == 0
         for name, index in (("ana", 2), ("bo", 0)):
-            store.run(lambda work, name=name, index=index: work.customers.add_address(binding(name, index)))
+            store.run(partial(_bind, binding(name, index)))
         assert store.read(lambda work: work.customers.next_index(WALLET)) == 1
         store.run(lambda work: work.customers.add_address(binding("cy", 1)))
         assert store.read(lambda work: work.customers.next_index(WALLET)) == 3
-        assert store.read(lambda work: work.customers.addresses()) == [binding("bo", 0), binding("cy", 1), binding("ana", 2)]
+        assert store.read(lambda work: work.customers.addresses()) == [
+            binding("bo", 0),
+            binding("cy", 1),
+            binding("ana", 2),
+        ]
         assert store.read(lambda work: work.customers.addresses(BTC)) == []
         assert store.read(lambda work: work.customers.address_of("ana", WALLET)) == binding("ana", 2)
         assert store.read(lambda work: work.customers.address_of("ana", bytes(32))) is None
@@ -506,14 +557,16 @@ class TestCustomers:
             pytest.param(binding("ana", 1), {Rule.ALREADY_EXISTS}, id="a second one for the customer"),
             pytest.param(binding("nobody", 1), {Rule.UNKNOWN_CUSTOMER}, id="unknown customer"),
             pytest.param(
-                binding("nobody", 0), {Rule.UNKNOWN_CUSTOMER, Rule.INDEX_BOUND, Rule.ALREADY_EXISTS}, id="every reason at once"
+                binding("nobody", 0),
+                {Rule.UNKNOWN_CUSTOMER, Rule.INDEX_BOUND, Rule.ALREADY_EXISTS},
+                id="every reason at once",
             ),
         ],
     )
     def test_refused(self, store: Store, second: Signed[DepositAddress], rules: set[Rule]) -> None:
         """Nothing of a binding is ever bound twice."""
         for name in ("ana", "bo"):
-            store.run(lambda work, name=name: work.customers.add(name))
+            store.run(partial(_add, name))
         store.run(lambda work: work.customers.add_address(binding()))
         assert refusal(lambda: store.run(lambda w: w.customers.add_address(second))) == rules
         assert store.read(lambda work: work.customers.addresses()) == [binding()]
@@ -522,7 +575,8 @@ class TestCustomers:
         """An index belongs to a wallet."""
         store.run(lambda work: work.customers.add("ana"))
         other = binding(wallet=bytes(32), address="0xbb")
-        store.run(lambda work: (work.customers.add_address(binding()), work.customers.add_address(other)))
+        for each in (binding(), other):
+            store.run(partial(_bind, each))
         assert store.read(lambda work: len(work.customers.addresses())) == 2
 
 
@@ -536,4 +590,7 @@ class TestDocuments:
         store.run(lambda work: work.documents.put("roster", "b", {"a": {"n": ["2"]}, "z": "1"}))
         assert refusal(lambda: store.run(lambda w: w.documents.put("roster", "b", {"z": "2"}))) == {Rule.ALREADY_EXISTS}
         assert store.read(lambda work: work.documents.all("roster")) == [{"z": "1", "a": {"n": ["2"]}}, {"x": "1"}]
-        assert store.read(lambda w: (w.documents.get("roster", "a"), w.documents.get("other", "a"))) == ({"x": "1"}, None)
+        assert store.read(lambda w: (w.documents.get("roster", "a"), w.documents.get("other", "a"))) == (
+            {"x": "1"},
+            None,
+        )

@@ -4,6 +4,7 @@
 import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import pytest
 import sqlalchemy
@@ -128,7 +129,8 @@ class World:
 
     def fill(self) -> None:
         """One of everything, all of it true."""
-        self.store.run(lambda work: [work.customers.add(name) for name in ("ana", "bo")])
+        self.store.run(lambda work: work.customers.add("ana"))
+        self.store.run(lambda work: work.customers.add("bo"))
         self.put(credit(native(1)))
         self.put(credit(token(2, 10**9, BO_ETH)))
         self.put(credit(coins(3)))
@@ -224,6 +226,10 @@ def tampered(request: pytest.FixtureRequest, make_url: Callable[[str], str]) -> 
     store.close()
 
 
+def _matured(by: int, work: UnitOfWork) -> list[int]:
+    return [work.journal.matured_fees(asset, by) for asset in (ETH, USD)]
+
+
 class TestTrue:
     """A ledger that holds."""
 
@@ -252,9 +258,10 @@ class TestTrue:
     def test_from_a_position_on(self, world: World) -> None:
         """An audit goes on where it stood, and knows the same in the end as one from the start."""
         state, whole = AuditState(), AuditState()
-        ask: Callable[[AuditState], Callable[[UnitOfWork], list[Finding]]] = lambda known: (
-            lambda work: audit_journal(work, known, authorities(), world.nodes)
-        )
+
+        def ask(known: AuditState) -> Callable[[UnitOfWork], list[Finding]]:
+            return lambda work: audit_journal(work, known, authorities(), world.nodes)
+
         assert world.store.read(ask(state)) == []
         extra = world.put(credit(native(30, 70)))
         world.reverse(world.put(credit(native(31, 70))))
@@ -262,10 +269,11 @@ class TestTrue:
         assert world.store.read(ask(whole)) == []
         assert state == whole
         assert state.head.position == extra.position + 2
-        assert state.balances[available("ana"), ETH] == world.store.read(lambda w: w.journal.balance(available("ana"), ETH))
+        assert state.balances[available("ana"), ETH] == world.store.read(
+            lambda w: w.journal.balance(available("ana"), ETH)
+        )
         for by in (NOW - 1, NOW, NOW + 9):
-            expected = world.store.read(lambda work, by=by: [work.journal.matured_fees(asset, by) for asset in (ETH, USD)])
-            assert [state.matured_fees(asset, by) for asset in (ETH, USD)] == expected
+            assert [state.matured_fees(asset, by) for asset in (ETH, USD)] == world.store.read(partial(_matured, by))
 
 
 class TestNodes:
@@ -319,20 +327,46 @@ def _forged() -> list[object]:
     changed = settled(settlement(trade("f"), name="f"))
     schedule = settlement(trade("f"), name="f", schedule=bytes(32))
     return [
-        pytest.param(credit_deposit(native(60), HOT, available("bo"), wei), {Rule.ORIGIN}, id="credited to another customer"),
-        pytest.param(credit_deposit(native(60), HOT, EQUITY, wei), {Rule.ORIGIN}, id="a customer's coins to the company"),
-        pytest.param(credit_deposit(native(60), OPERATIONAL, available("ana"), wei), {Rule.ORIGIN}, id="another wallet"),
-        pytest.param(credit_deposit(native(60), HOT, available("ana"), Amount(ETH, 2 * 10**18)), {Rule.ORIGIN}, id="more than measured"),
-        pytest.param(credit_deposit(native(60), HOT, available("ana"), Amount(USD, 10**18)), {Rule.ORIGIN}, id="another asset"),
-        pytest.param(credit_deposit(native(60, 10**18, STRANGER_ETH), HOT, SUSPENSE, wei), {Rule.UNKNOWN_WALLET}, id="not our address"),
+        pytest.param(
+            credit_deposit(native(60), HOT, available("bo"), wei), {Rule.ORIGIN}, id="credited to another customer"
+        ),
+        pytest.param(
+            credit_deposit(native(60), HOT, EQUITY, wei), {Rule.ORIGIN}, id="a customer's coins to the company"
+        ),
+        pytest.param(
+            credit_deposit(native(60), OPERATIONAL, available("ana"), wei), {Rule.ORIGIN}, id="another wallet"
+        ),
+        pytest.param(
+            credit_deposit(native(60), HOT, available("ana"), Amount(ETH, 2 * 10**18)),
+            {Rule.ORIGIN},
+            id="more than measured",
+        ),
+        pytest.param(
+            credit_deposit(native(60), HOT, available("ana"), Amount(USD, 10**18)), {Rule.ORIGIN}, id="another asset"
+        ),
+        pytest.param(
+            credit_deposit(native(60, 10**18, STRANGER_ETH), HOT, SUSPENSE, wei),
+            {Rule.UNKNOWN_WALLET},
+            id="not our address",
+        ),
         pytest.param(
             credit_deposit(token(60, contract=LOOK_ALIKE), HOT, available("ana"), Amount(USD, 10**6)),
             {Rule.UNKNOWN_ASSET},
             id="a look-alike token",
         ),
-        pytest.param(credit_deposit(native(60, 9), HOT, available("ana"), Amount(ETH, 9)), {Rule.DUST}, id="below dust"),
-        pytest.param(credit_deposit(native(60, 10**18, COMPANY_ETH), HOT, SUSPENSE, wei), {Rule.ORIGIN}, id="the company's to a customer tier"),
-        pytest.param(settle(settled(settlement(trade("f"), name="f"), STRANGER), ASSETS), {Rule.SIGNER_UNKNOWN}, id="a stranger settles"),
+        pytest.param(
+            credit_deposit(native(60, 9), HOT, available("ana"), Amount(ETH, 9)), {Rule.DUST}, id="below dust"
+        ),
+        pytest.param(
+            credit_deposit(native(60, 10**18, COMPANY_ETH), HOT, SUSPENSE, wei),
+            {Rule.ORIGIN},
+            id="the company's to a customer tier",
+        ),
+        pytest.param(
+            settle(settled(settlement(trade("f"), name="f"), STRANGER), ASSETS),
+            {Rule.SIGNER_UNKNOWN},
+            id="a stranger settles",
+        ),
         pytest.param(
             settle(settled(settlement(trade("f"), name="f", client="backend"), PROPOSER), ASSETS),
             {Rule.SCOPE_MISSING},
@@ -350,7 +384,9 @@ def _forged() -> list[object]:
             id="a fee above the schedule",
         ),
         pytest.param(
-            replace(settle(changed, ASSETS), postings=settle(settled(settlement(trade("g", 7), name="g")), ASSETS).postings),
+            replace(
+                settle(changed, ASSETS), postings=settle(settled(settlement(trade("g", 7), name="g")), ASSETS).postings
+            ),
             {Rule.ORIGIN},
             id="postings that the settlement does not say",
         ),
@@ -361,7 +397,9 @@ def _forged() -> list[object]:
             id="a customer's balance to the company",
         ),
         pytest.param(
-            manual(agreed(move(credit_to="customer_available:nobody", name="f")), ASSETS), {Rule.UNKNOWN_CUSTOMER}, id="an unknown customer"
+            manual(agreed(move(credit_to="customer_available:nobody", name="f")), ASSETS),
+            {Rule.UNKNOWN_CUSTOMER},
+            id="an unknown customer",
         ),
     ]
 
@@ -399,18 +437,32 @@ class TestTampered:
                 {Rule.ROW_DAMAGED, Rule.HASH_CHAIN, Rule.ORIGIN, Rule.BALANCE_MISMATCH},
                 id="another amount",
             ),
-            pytest.param(lambda body: body.replace('"credit","units":"1', '"credit","units":"3'), {Rule.ROW_DAMAGED, Rule.BALANCE_MISMATCH}, id="unbalanced"),
+            pytest.param(
+                lambda body: body.replace('"credit","units":"1', '"credit","units":"3'),
+                {Rule.ROW_DAMAGED, Rule.BALANCE_MISMATCH},
+                id="unbalanced",
+            ),
             pytest.param(lambda body: body[:-1], {Rule.ROW_DAMAGED, Rule.BALANCE_MISMATCH}, id="not JSON"),
             pytest.param(lambda _: "[1,2]", {Rule.ROW_DAMAGED, Rule.BALANCE_MISMATCH}, id="another shape"),
             pytest.param(lambda body: body + " ", {Rule.ROW_DAMAGED, Rule.BALANCE_MISMATCH}, id="another spelling"),
-            pytest.param(lambda body: body.replace('"asset":"ETH"', '"asset":"DOGE"'), {Rule.ROW_DAMAGED, Rule.BALANCE_MISMATCH}, id="an asset that does not exist"),
-            pytest.param(lambda body: body.replace("eip155:31338", "eip155:99"), {
-                Rule.ROW_DAMAGED, Rule.HASH_CHAIN, Rule.ORIGIN_UNKNOWN, Rule.UNKNOWN_ASSET, Rule.UNKNOWN_WALLET}, id="another chain"),
-            pytest.param(lambda body: body.replace("eip155:31338", "nowhere"), {
-                Rule.ROW_DAMAGED, Rule.HASH_CHAIN, Rule.ORIGIN}, id="no chain"),
+            pytest.param(
+                lambda body: body.replace('"asset":"ETH"', '"asset":"DOGE"'),
+                {Rule.ROW_DAMAGED, Rule.BALANCE_MISMATCH},
+                id="an asset that does not exist",
+            ),
+            pytest.param(
+                lambda body: body.replace("eip155:31338", "eip155:99"),
+                {Rule.ROW_DAMAGED, Rule.HASH_CHAIN, Rule.ORIGIN_UNKNOWN, Rule.UNKNOWN_ASSET, Rule.UNKNOWN_WALLET},
+                id="another chain",
+            ),
+            pytest.param(
+                lambda body: body.replace("eip155:31338", "nowhere"),
+                {Rule.ROW_DAMAGED, Rule.HASH_CHAIN, Rule.ORIGIN},
+                id="no chain",
+            ),
             pytest.param(lambda _: "[" * 100_000, {Rule.ROW_DAMAGED, Rule.BALANCE_MISMATCH}, id="nested without end"),
         ],
-    )  # fmt: skip
+    )
     def test_body(self, tampered: Tampered, change: Callable[[str], str], rules: set[Rule]) -> None:
         """An edited entry is a finding at its own position, never a crash, and everything else is still read."""
         tampered.rewrite(1, change)
@@ -421,20 +473,37 @@ class TestTampered:
     @pytest.mark.parametrize(
         ("statement", "position", "rule"),
         [
-            pytest.param("UPDATE journal SET recorded_at = recorded_at - 1 WHERE position = 3", 3, Rule.HASH_CHAIN, id="time"),
+            pytest.param(
+                "UPDATE journal SET recorded_at = recorded_at - 1 WHERE position = 3", 3, Rule.HASH_CHAIN, id="time"
+            ),
             pytest.param("UPDATE journal SET hash = previous WHERE position = 3", 3, Rule.HASH_CHAIN, id="hash"),
             pytest.param("DELETE FROM journal WHERE position = 4", 5, Rule.HASH_CHAIN, id="a row taken out"),
-            pytest.param("UPDATE postings SET account = 'suspense' WHERE position = 1 AND line = 1", 1, Rule.ROW_DAMAGED, id="a line"),
-            pytest.param("DELETE FROM postings WHERE position = 2 AND line = 0", 2, Rule.ROW_DAMAGED, id="a line taken out"),
-            pytest.param("INSERT INTO identities VALUES ('trade', 'x', 0, 2)", 2, Rule.ROW_DAMAGED, id="an identity too many"),
-            pytest.param("DELETE FROM identities WHERE kind = 'trade'", 6, Rule.ROW_DAMAGED, id="a trade that could settle again"),
+            pytest.param(
+                "UPDATE postings SET account = 'suspense' WHERE position = 1 AND line = 1",
+                1,
+                Rule.ROW_DAMAGED,
+                id="a line",
+            ),
+            pytest.param(
+                "DELETE FROM postings WHERE position = 2 AND line = 0", 2, Rule.ROW_DAMAGED, id="a line taken out"
+            ),
+            pytest.param(
+                "INSERT INTO identities VALUES ('trade', 'x', 0, 2)", 2, Rule.ROW_DAMAGED, id="an identity too many"
+            ),
+            pytest.param(
+                "DELETE FROM identities WHERE kind = 'trade'", 6, Rule.ROW_DAMAGED, id="a trade that could settle again"
+            ),
             pytest.param("UPDATE accruals SET ripens = 0", 6, Rule.ROW_DAMAGED, id="a fee ripened early"),
             pytest.param("DELETE FROM accruals WHERE position = 6", 6, Rule.ROW_DAMAGED, id="an accrual taken out"),
         ],
     )
     def test_row(self, tampered: Tampered, statement: str, position: int, rule: Rule) -> None:
         """A changed row is found where it stands."""
-        off = "PRAGMA foreign_keys=OFF" if tampered.engine.dialect.name == "sqlite" else "SET session_replication_role = replica"
+        off = (
+            "PRAGMA foreign_keys=OFF"
+            if tampered.engine.dialect.name == "sqlite"
+            else "SET session_replication_role = replica"
+        )
         tampered.sql(off, statement)
         assert (position, rule) in tampered.world.rules()
 
@@ -484,10 +553,17 @@ class TestTampered:
     def test_history_under_an_auditor(self, tampered: Tampered, cut: bool) -> None:
         """Whoever audited up to a head finds the journal cut off or rewritten below it."""
         state, store = AuditState(), tampered.world.store
-        audit: Callable[[UnitOfWork], list[Finding]] = lambda work: audit_journal(work, state, authorities(), tampered.world.nodes)
+
+        def audit(work: UnitOfWork) -> list[Finding]:
+            return audit_journal(work, state, authorities(), tampered.world.nodes)
+
         assert store.read(audit) == []
         if cut:
-            off = "PRAGMA foreign_keys=OFF" if tampered.engine.dialect.name == "sqlite" else "SET session_replication_role = replica"
+            off = (
+                "PRAGMA foreign_keys=OFF"
+                if tampered.engine.dialect.name == "sqlite"
+                else "SET session_replication_role = replica"
+            )
             tampered.sql(off, "DELETE FROM journal WHERE position > 8")
         else:
             tampered.replace(1, credit_deposit(native(1, 10**18), HOT, available("bo"), Amount(ETH, 10**18)))
@@ -499,4 +575,6 @@ class TestTampered:
         state, store = AuditState(), tampered.world.store
         for _ in range(2):
             found = store.read(lambda work: audit_journal(work, state, authorities(), tampered.world.nodes))
-            assert Rule.ROW_DAMAGED in {f.refusal.rule for f in found} or Rule.HISTORY_CHANGED in {f.refusal.rule for f in found}
+            assert Rule.ROW_DAMAGED in {f.refusal.rule for f in found} or Rule.HISTORY_CHANGED in {
+                f.refusal.rule for f in found
+            }

@@ -4,7 +4,9 @@
 import threading
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy
@@ -21,6 +23,7 @@ from custody.rules.refusals import Refused, Rule
 from custody.rules.settlements import FeeLeg
 from custody.store import GroupCommit, grant_reader, migrate, open_store
 from custody.store.tables import metadata
+from custody.store.unit_of_work import SqlUnitOfWork
 from tests.fakes.ledger import (
     ASSETS,
     ETH,
@@ -131,14 +134,18 @@ class TestUnits:
         """A line has a side and more than zero."""
         padded = units.rjust(78, "0") if raw.dialect.name == "sqlite" else units
         line = f"(SELECT max(line) + 1 FROM postings WHERE position = {LAST})"
-        said = refused(raw, f"INSERT INTO postings SELECT {LAST}, {line}, 'suspense', 'ETH', 'debit', {value(raw, padded)}")
+        said = refused(
+            raw, f"INSERT INTO postings SELECT {LAST}, {line}, 'suspense', 'ETH', 'debit', {value(raw, padded)}"
+        )
         assert "postings_units" in said
 
     def test_side(self, raw: sqlalchemy.Engine) -> None:
         """There are two sides."""
         line = f"(SELECT max(line) + 1 FROM postings WHERE position = {LAST})"
         one = value(raw, "1".rjust(78, "0"))
-        assert "postings_side" in refused(raw, f"INSERT INTO postings SELECT {LAST}, {line}, 'suspense', 'ETH', 'both', {one}")
+        assert "postings_side" in refused(
+            raw, f"INSERT INTO postings SELECT {LAST}, {line}, 'suspense', 'ETH', 'both', {one}"
+        )
 
     def test_exact_in_the_column(self, url: str, raw: sqlalchemy.Engine) -> None:
         """The column itself holds every digit: TEXT of 78, or NUMERIC(78,0)."""
@@ -183,7 +190,9 @@ class TestAppendOnly:
     """The journal only grows."""
 
     @pytest.mark.parametrize("table", ["journal", "postings", "identities", "accruals"])
-    @pytest.mark.parametrize("statement", ["UPDATE {0} SET position = position", "DELETE FROM {0}"], ids=["update", "delete"])
+    @pytest.mark.parametrize(
+        "statement", ["UPDATE {0} SET position = position", "DELETE FROM {0}"], ids=["update", "delete"]
+    )
     def test_rows_are_never_changed(self, raw: sqlalchemy.Engine, table: str, statement: str) -> None:
         """UPDATE and DELETE are refused by a trigger."""
         assert f"{table}: rows are never changed" in refused(raw, statement.format(table))
@@ -238,7 +247,10 @@ class TestAppendOnly:
     def test_upsert(self, raw: sqlalchemy.Engine) -> None:
         """ON CONFLICT DO UPDATE is an update."""
         line = f"{LAST}, 0, 'suspense', 'ETH', 'debit', {value(raw, '1'.rjust(78, '0'))}"
-        said = refused(raw, f"INSERT INTO postings SELECT {line} WHERE true ON CONFLICT (position, line) DO UPDATE SET side = 'credit'")
+        said = refused(
+            raw,
+            f"INSERT INTO postings SELECT {line} WHERE true ON CONFLICT (position, line) DO UPDATE SET side = 'credit'",
+        )
         assert "postings:" in said
 
 
@@ -305,7 +317,10 @@ class TestDurability:
         store = open_store(make_url("sqlite"), ASSETS)
         assert store._writer is not None
         with store._writer.connect() as connection:
-            found = [connection.exec_driver_sql(f"PRAGMA {p}").scalar() for p in ("journal_mode", "synchronous", "foreign_keys")]
+            found = [
+                connection.exec_driver_sql(f"PRAGMA {p}").scalar()
+                for p in ("journal_mode", "synchronous", "foreign_keys")
+            ]
         assert found == ["wal", 2, 1]
         store.close()
 
@@ -437,7 +452,9 @@ class TestReaderRole:
             "ALTER TABLE journal DISABLE TRIGGER ALL",
             "SET session_replication_role = replica",
         ):
-            said = refused(engine, "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE", "COMMIT", "BEGIN", statement)
+            said = refused(
+                engine, "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE", "COMMIT", "BEGIN", statement
+            )
             assert "permission denied" in said or "must be owner" in said
         engine.dispose()
         reading.close()
@@ -455,6 +472,14 @@ class TestReaderRole:
             grant_reader(make_url("sqlite"), "attestor")
 
 
+def _take(number: int, work: UnitOfWork) -> int:
+    return work.journal.append(manual(agreed(move(100, name=f"m{number}")), ASSETS), NOW).position
+
+
+def _add(customer: str, work: UnitOfWork) -> None:
+    work.customers.add(customer)
+
+
 class TestGroupCommit:
     """Many works, one commit, each with its own fate."""
 
@@ -462,11 +487,12 @@ class TestGroupCommit:
         """Those that fail leave nothing; the others are there, in one line of positions."""
         store = open_store(url, ASSETS)
         with GroupCommit(store) as group:
-            hold = group.submit(lambda work: work.journal.append(credit_deposit(native(1, 500, HOT_ETH), HOT, SUSPENSE, Amount(ETH, 500)), NOW))
-            futures = [
-                group.submit(lambda work, n=n: work.journal.append(manual(agreed(move(100, name=f"m{n}")), ASSETS), NOW).position)
-                for n in range(8)
-            ]
+            hold = group.submit(
+                lambda work: work.journal.append(
+                    credit_deposit(native(1, 500, HOT_ETH), HOT, SUSPENSE, Amount(ETH, 500)), NOW
+                )
+            )
+            futures = [group.submit(partial(_take, n)) for n in range(8)]
             assert hold.result().position == 1
             outcomes = [future.exception() or future.result() for future in futures]
         assert outcomes[:5] == [2, 3, 4, 5, 6]
@@ -474,7 +500,7 @@ class TestGroupCommit:
         assert store.read(lambda work: (work.journal.balance(SUSPENSE, ETH), work.journal.head().position)) == (0, 6)
         store.close()
 
-    def test_one_commit(self, url: str) -> None:
+    def test_one_commit(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """What waits together is committed together."""
         store = open_store(url, ASSETS)
         began, go = threading.Event(), threading.Event()
@@ -486,10 +512,15 @@ class TestGroupCommit:
 
         with GroupCommit(store) as group:
             plain = store.run_with_savepoints
-            store.run_with_savepoints = lambda work: (transactions.append(1), plain(work))[1]  # type: ignore[method-assign]
+
+            def counted(work: Callable[[SqlUnitOfWork], Any]) -> Any:
+                transactions.append(1)
+                return plain(work)
+
+            monkeypatch.setattr(store, "run_with_savepoints", counted)
             futures = [group.submit(first)]
             assert began.wait(20)
-            futures += [group.submit(lambda work, n=n: work.customers.add(f"c{n}")) for n in range(50)]
+            futures += [group.submit(partial(_add, f"c{n}")) for n in range(50)]
             go.set()
             for future in futures:
                 future.result(20)
@@ -503,10 +534,10 @@ class TestGroupCommit:
         broken = "INSERT INTO balances VALUES ('suspense', 'ETH', '-1')"
         with GroupCommit(store) as group:
             block = threading.Event()
-            futures = [group.submit(lambda work: block.wait(20))]
-            futures.append(group.submit(lambda work: work.customers.add("ana")))  # type: ignore[arg-type]
+            group.submit(lambda work: block.wait(20))
+            futures = [group.submit(partial(_add, "ana"))]
             bad = group.submit(lambda work: work.journal._connection.exec_driver_sql(broken))  # type: ignore[attr-defined]
-            futures.append(group.submit(lambda work: work.customers.add("bo")))  # type: ignore[arg-type]
+            futures.append(group.submit(partial(_add, "bo")))
             block.set()
             for future in futures:
                 future.result(20)

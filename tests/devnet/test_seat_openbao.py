@@ -100,7 +100,7 @@ def test_a_lying_server_is_unavailable(call: Callable[[OpenBaoClient], object], 
 
 
 @pytest.mark.parametrize("at_login", [True, False], ids=["at login", "after login"])
-def test_no_redirect_is_followed(at_login: bool) -> None:  # noqa: FBT001
+def test_no_redirect_is_followed(at_login: bool) -> None:
     """A redirect would carry the secret_id or the token to whoever is named in it."""
     with _answering(lambda *_: LOGIN) as (elsewhere, asked_elsewhere):
 

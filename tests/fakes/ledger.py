@@ -75,7 +75,9 @@ def token(height: int, units: int = 10**6, address: Address = ANA_ETH, contract:
 
 def coins(height: int, units: int = 10**8, vout: int = 0) -> BitcoinProof:
     """Satoshi that arrived at an address in a block."""
-    return BitcoinProof(BTC.name, height, block_hash(height), sha256(b"tx%d" % height).digest(), vout, ANA_BTC.text, units)
+    return BitcoinProof(
+        BTC.name, height, block_hash(height), sha256(b"tx%d" % height).digest(), vout, ANA_BTC.text, units
+    )
 
 
 def credit(proof: ChainProof) -> Entry:
@@ -139,14 +141,21 @@ def authorities(owners: dict[Address, Holding] | None = None) -> Authorities:
 
 
 def trade(
-    name: str = "t1", units: int = 10**17, usd: int = 10**5, fees: Sequence[FeeLeg] = (), buyer: str = "bo", seller: str = "ana"
+    name: str = "t1",
+    units: int = 10**17,
+    usd: int = 10**5,
+    fees: Sequence[FeeLeg] = (),
+    buyer: str = "bo",
+    seller: str = "ana",
 ) -> Trade:
     """A seller gives ETH to a buyer for USD."""
     legs = (Leg(seller, "ETH", -units), Leg(buyer, "ETH", units), Leg(buyer, "USD", -usd), Leg(seller, "USD", usd))
     return Trade(name, legs, tuple(fees))
 
 
-def settlement(*trades: Trade, name: str = "s1", client: str = "trading", schedule: bytes = SCHEDULE.bundle) -> Settlement:
+def settlement(
+    *trades: Trade, name: str = "s1", client: str = "trading", schedule: bytes = SCHEDULE.bundle
+) -> Settlement:
     """A batch of trades."""
     return Settlement(name, client, schedule, NOW, trades or (trade(),))
 
@@ -157,7 +166,11 @@ def settled(message: Settlement, signer: Signer = SETTLER) -> Signed[Settlement]
 
 
 def move(
-    units: int = 1000, debit: str = "suspense", credit_to: str = "customer_available:ana", name: str = "m1", asset: str = "ETH"
+    units: int = 1000,
+    debit: str = "suspense",
+    credit_to: str = "customer_available:ana",
+    name: str = "m1",
+    asset: str = "ETH",
 ) -> ManualEntry:
     """A manual entry from one account to another."""
     lines = (ManualPosting(debit, asset, "debit", units), ManualPosting(credit_to, asset, "credit", units))

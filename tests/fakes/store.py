@@ -52,7 +52,11 @@ class FakeJournal:
 
     def head(self) -> JournalHead:
         """The newest position and hash."""
-        return JournalHead(self._state.entries[-1].position, self._state.entries[-1].hash) if self._state.entries else JournalHead()
+        return (
+            JournalHead(self._state.entries[-1].position, self._state.entries[-1].hash)
+            if self._state.entries
+            else JournalHead()
+        )
 
     def append(self, entry: Entry, recorded_at: int) -> JournalEntry:
         """Record an entry, or refuse it with every reason."""
@@ -81,7 +85,9 @@ class FakeJournal:
 
     def total(self, kind: AccountKind, asset: Asset) -> int:
         """One total."""
-        return sum(units for (account, of), units in replay(self._state.entries).items() if (account.kind, of) == (kind, asset))
+        return sum(
+            units for (account, of), units in replay(self._state.entries).items() if (account.kind, of) == (kind, asset)
+        )
 
     def balances(self) -> Iterator[tuple[Account, Asset, int]]:
         """Every balance that is not zero."""
@@ -151,7 +157,9 @@ class FakeDeposits:
         for block in blocks:
             known = self._state.followed.setdefault((block.chain.name, block.height), block.hash)
             if known != block.hash:
-                raise Refused([Refusal(Rule.ALREADY_EXISTS, chain=block.chain.name, height=block.height, followed=known.hex())])
+                raise Refused(
+                    [Refusal(Rule.ALREADY_EXISTS, chain=block.chain.name, height=block.height, followed=known.hex())]
+                )
         for chain in {block.chain.name for block in blocks}:
             newest = max(block.height for block in blocks if block.chain.name == chain)
             for name, height in list(self._state.followed):
@@ -198,7 +206,9 @@ class FakeDeposits:
 
     def all(self) -> Sequence[Deposit]:
         """By chain and height."""
-        return sorted(self._state.deposits.values(), key=lambda d: (d.sighting.address.chain.name, d.sighting.proof.height))
+        return sorted(
+            self._state.deposits.values(), key=lambda d: (d.sighting.address.chain.name, d.sighting.proof.height)
+        )
 
 
 class FakeCustomers:
@@ -211,7 +221,9 @@ class FakeCustomers:
         """A new one."""
         self._check()
         if not 1 <= len(customer) <= 200:
-            raise Refused([Refusal(Rule.MALFORMED, field="customer", got=f"{len(customer)} characters", want="1 to 200")])
+            raise Refused(
+                [Refusal(Rule.MALFORMED, field="customer", got=f"{len(customer)} characters", want="1 to 200")]
+            )
         if customer in self._state.customers:
             raise Refused([Refusal(Rule.ALREADY_EXISTS, customer=customer)])
         self._state.customers.append(customer)

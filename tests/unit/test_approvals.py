@@ -69,7 +69,7 @@ def asked(*needed: str, people: int = 0) -> Requirement:
         pytest.param(["1 of board"], ["fay", "mallory"], "backend", True, id="outsider hinders nobody"),
     ],
 )
-def test_slots_are_filled_by_one_person_each(needed: list[str], names: list[str], initiator: str, enough: bool) -> None:  # noqa: FBT001
+def test_slots_are_filled_by_one_person_each(needed: list[str], names: list[str], initiator: str, enough: bool) -> None:
     """The matching, in the cases that counting by group gets wrong and in the plain ones."""
     refusals = list(satisfied(asked(*needed), approvers(*names), initiator))
     assert (not refusals) is enough
@@ -94,7 +94,7 @@ def test_a_missing_slot_is_named() -> None:
         pytest.param(["ana", "cleo", "backend"], False, id="a third who is the initiator"),
     ],
 )
-def test_a_floor_asks_for_more_people_than_slots(names: list[str], enough: bool) -> None:  # noqa: FBT001
+def test_a_floor_asks_for_more_people_than_slots(names: list[str], enough: bool) -> None:
     """A seat's floor counts distinct people of the groups that are asked."""
     needed = asked("1 of operations", "1 of risk").of_people(3)
     assert (not list(satisfied(needed, approvers(*names), "backend"))) is enough

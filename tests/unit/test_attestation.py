@@ -89,14 +89,14 @@ class TestStatement:
         house.evm.mine_many(2)
         statement = house.attestor().statement()
         eth, final = row(statement, "ETH"), house.evm.final()
-        assert (1050, 1000, 1000, 1000, 0) == (eth.on_chain, eth.in_ledger, eth.reserves, eth.available, eth.suspense)
-        assert (700, 90_000) == (row(statement, "USD").reserves, row(statement, "BTC").available)
+        assert (eth.on_chain, eth.in_ledger, eth.reserves, eth.available, eth.suspense) == (1050, 1000, 1000, 1000, 0)
+        assert (row(statement, "USD").reserves, row(statement, "BTC").available) == (700, 90_000)
         assert (final.height, final.hash) == next(
             (h.height, h.hash) for h in statement.message.heights if h.chain == EVM.name
         )
         head = house.store.read(lambda work: work.journal.head())
         assert (head.position, head.hash) == (statement.message.ledger_position, statement.message.ledger_head)
-        assert [] == verify_statement(statement, roster(), [a.symbol for a in ASSETS])
+        assert verify_statement(statement, roster(), [a.symbol for a in ASSETS]) == []
 
     def test_company_coins_do_not_count(self) -> None:
         """What arrives at the operational wallet is no reserve."""
@@ -106,7 +106,7 @@ class TestStatement:
         house.evm.mine_many(3)
         house.settle(house.evm)
         eth = row(house.attestor().statement(), "ETH")
-        assert (0, 0, 0) == (eth.on_chain, eth.in_ledger, eth.available)
+        assert (eth.on_chain, eth.in_ledger, eth.available) == (0, 0, 0)
 
     def test_suspense_is_owed(self) -> None:
         """Coins of nobody we know are a liability."""
@@ -115,7 +115,7 @@ class TestStatement:
         house.evm.mine_many(3)
         house.settle(house.evm)
         eth = row(house.attestor().statement(), "ETH")
-        assert (5000, 0, 5000) == (eth.suspense, eth.available, eth.reserves)
+        assert (eth.suspense, eth.available, eth.reserves) == (5000, 0, 5000)
 
     def test_shortfall_is_said_and_refused_by_coverage(self) -> None:
         """Coins leave behind the ledger's back: the statement says so, and the check refuses it."""
@@ -123,12 +123,12 @@ class TestStatement:
         house.evm.mine(spends=[(ETH, address_of("ana", EVM, 0), 400)])
         house.evm.mine_many(2)
         statement = house.attestor().statement()
-        assert (600, 1000, 600) == (
+        assert (
             row(statement, "ETH").on_chain,
             row(statement, "ETH").available,
             row(statement, "ETH").reserves,
-        )
-        assert [Rule.COVERAGE] == [refusal.rule for refusal in verify_statement(statement, roster())]
+        ) == (600, 1000, 600)
+        assert [refusal.rule for refusal in verify_statement(statement, roster())] == [Rule.COVERAGE]
 
     def test_fees_ripen(self) -> None:
         """Accrued at once, matured after the schedule's time, by the attestor's own books."""
@@ -139,7 +139,7 @@ class TestStatement:
             house.clock.now += seconds
             eth = row(house.attestor().statement(), "ETH")
             found.append((eth.accrued_fees, eth.matured_fees))
-        assert [(1, 0), (1, 0), (1, 1)] == found
+        assert found == [(1, 0), (1, 0), (1, 1)]
 
     def test_in_flight_counts(self) -> None:
         """Signed outflows lower what covers."""
@@ -147,8 +147,8 @@ class TestStatement:
         attestor = house.attestor()
         attestor._in_flight = lambda: {"ETH": 1}
         statement = attestor.statement()
-        assert 1 == row(statement, "ETH").in_flight
-        assert [Rule.COVERAGE] == [refusal.rule for refusal in verify_statement(statement, roster())]
+        assert row(statement, "ETH").in_flight == 1
+        assert [refusal.rule for refusal in verify_statement(statement, roster())] == [Rule.COVERAGE]
 
     def test_sequence_and_time_after_restart(self) -> None:
         """Every statement has a new number, whatever process makes it; the attested head stands in the vault."""
@@ -156,7 +156,7 @@ class TestStatement:
         first = house.attestor()
         numbers = [first.statement().message.sequence, first.statement().message.sequence]
         numbers.append(house.attestor().statement().message.sequence)
-        assert [1, 2, 3] == numbers
+        assert numbers == [1, 2, 3]
         house.clock.now -= 500
         again = house.attestor()
         times = [again.statement().message.time]
@@ -172,7 +172,7 @@ class TestStatement:
         with pytest.raises(Unavailable):
             house.attestor().statement()
         assert house.memory.attested() == house.store.read(lambda work: work.journal.head())
-        assert [] == verify_statement(house.attestor().statement(), roster())
+        assert verify_statement(house.attestor().statement(), roster()) == []
 
     def test_pruned_node(self) -> None:
         """After a restart, proofs that held when they were attested are not asked for again; new ones are."""
@@ -187,13 +187,13 @@ class TestStatement:
 
         house.evm.__class__ = Pruned
         house.attestor().statement()
-        assert [] == asked
+        assert asked == []
         house.evm.mine((ETH, address_of("bo", EVM, 1), 60))
         house.evm.mine_many(2)
         house.settle(house.evm)
         asked.clear()
         house.attestor().statement()
-        assert 1 == len(asked)
+        assert len(asked) == 1
 
 
 def chain_of(rows: Sequence[tuple[Entry, int]]) -> list[JournalEntry]:
@@ -225,7 +225,9 @@ Rows = list[JournalEntry]
 
 def rehashed(change: Callable[[Entry], Entry], position: int) -> Callable[[Rows], Rows]:
     """Change one entry and recompute every hash from there on."""
-    return lambda rows: chain_of([(change(r.entry) if r.position == position else r.entry, r.recorded_at) for r in rows])
+    return lambda rows: chain_of(
+        [(change(r.entry) if r.position == position else r.entry, r.recorded_at) for r in rows]
+    )
 
 
 def in_place(change: Callable[[Entry], Entry], position: int) -> Callable[[Rows], Rows]:
@@ -235,7 +237,8 @@ def in_place(change: Callable[[Entry], Entry], position: int) -> Callable[[Rows]
 
 def native_position(house: House) -> int:
     """Where Ana's ETH was credited."""
-    return next(r.position for r in house.store._state.entries if isinstance(r.entry.origin, NativeProof))
+    rows: Rows = house.store._state.entries
+    return next(r.position for r in rows if isinstance(r.entry.origin, NativeProof))
 
 
 class TestHistory:
@@ -250,12 +253,17 @@ class TestHistory:
             pytest.param(lambda at: rehashed(lambda e: scaled(e, 2), at), id="amount, hashes recomputed"),
             pytest.param(lambda at: rehashed(lambda e: given_to(e, "bo"), at), id="owner, hashes recomputed"),
             pytest.param(lambda at: lambda rows: [r for r in rows if r.position != at], id="deleted"),
-            pytest.param(lambda at: lambda rows: chain_of([(r.entry, r.recorded_at) for r in rows if r.position != at]), id="closed up"),
+            pytest.param(
+                lambda at: lambda rows: chain_of([(r.entry, r.recorded_at) for r in rows if r.position != at]),
+                id="closed up",
+            ),
             pytest.param(lambda at: lambda rows: rows[:-1], id="cut off at the end"),
-            pytest.param(lambda at: lambda rows: chain_of([(r.entry, r.recorded_at + 1) for r in rows]), id="times moved"),
+            pytest.param(
+                lambda at: lambda rows: chain_of([(r.entry, r.recorded_at + 1) for r in rows]), id="times moved"
+            ),
         ],
     )
-    def test_attested_row(self, attack: Callable[[int], Callable[[Rows], Rows]], restarted: bool) -> None:  # noqa: FBT001
+    def test_attested_row(self, attack: Callable[[int], Callable[[Rows], Rows]], restarted: bool) -> None:
         """Whatever was vouched for is what is there, or nothing is signed; put back, it signs again."""
         house = lived_in()
         attestor = house.attestor()
@@ -267,7 +275,7 @@ class TestHistory:
         assert Rule.HISTORY_CHANGED in {rule for rule, _ in found}
         assert all(position is not None for _, position in found)
         house.store._state.entries = good
-        assert [] == verify_statement(used.statement(), roster())
+        assert verify_statement(used.statement(), roster()) == []
 
     def test_position_of_a_changed_row(self) -> None:
         """The refusal says where."""
@@ -304,6 +312,21 @@ class TestHistory:
         house.store._state.entries = [*rows[:-1], replace(rows[-1], hash=bytes(32))]
         assert (Rule.HASH_CHAIN, len(rows)) in refusals(house.attestor())
 
+    def test_planted_after_a_reversal(self) -> None:
+        """A true proof, reversed since, cannot be used again while its block is not canonical; after a restart neither."""
+        house = lived_in()
+        attestor = house.attestor()
+        attestor.statement()
+        house.evm.reorg(4)
+        house.evm.mine_many(2)
+        house.settle(house.evm)
+        attestor.statement()
+        rows = house.store._state.entries
+        planted = rows[native_position(house) - 1].entry
+        house.store._state.entries = chain_of([*((r.entry, r.recorded_at) for r in rows), (planted, NOW)])
+        for used in (attestor, house.attestor()):
+            assert (Rule.ORIGIN, len(rows) + 1) in refusals(used)
+
     def test_settlement_twice(self) -> None:
         """One true settlement entered twice: both signatures are right, and the second is a theft."""
         house = lived_in()
@@ -328,7 +351,7 @@ class TestHistory:
         attestor.statement()
         for position in (1, 4, 9):
             good = list(house.store._state.entries)
-            house.store._state.entries = in_place(lambda e: scaled(e, 2), position)(good)
+            house.store._state.entries = [replace(r, recorded_at=1) if r.position == position else r for r in good]
             with pytest.raises(Refused, match="attested_history_changed"):
                 for _ in range(5):
                     attestor.statement()
@@ -351,18 +374,24 @@ class TestHistory:
     @pytest.mark.parametrize(
         ("statement", "rule"),
         [
-            pytest.param("UPDATE balances SET units = replace(units, '1', '2')", Rule.BALANCE_MISMATCH, id="balances raised"),
+            pytest.param(
+                "UPDATE balances SET units = replace(units, '1', '2')", Rule.BALANCE_MISMATCH, id="balances raised"
+            ),
             pytest.param("DELETE FROM totals", Rule.BALANCE_MISMATCH, id="totals deleted"),
-            pytest.param("UPDATE journal SET body = replace(body, 'ana', 'bo')", Rule.HISTORY_CHANGED, id="owner renamed"),
+            pytest.param(
+                "UPDATE journal SET body = replace(body, 'ana', 'bo')", Rule.HISTORY_CHANGED, id="owner renamed"
+            ),
             pytest.param("DELETE FROM journal WHERE position = 1", Rule.HISTORY_CHANGED, id="first row deleted"),
-            pytest.param("UPDATE postings SET account = 'suspense' WHERE line = 1", Rule.HISTORY_CHANGED, id="lines for queries"),
+            pytest.param(
+                "UPDATE postings SET account = 'suspense' WHERE line = 1", Rule.HISTORY_CHANGED, id="lines for queries"
+            ),
         ],
     )
     def test_in_a_real_database(self, statement: str, rule: Rule, tmp_path: Path) -> None:
         """The administrator of a SQLite file drops the triggers and writes."""
         url = f"sqlite:///{tmp_path / 'ledger.sqlite'}"
         migrate(url)
-        house = lived_in(House(store=open_store(url, ASSETS)))  # type: ignore[arg-type]  # the real store in place of the fake
+        house = lived_in(House(store=open_store(url, ASSETS)))
         attestor = house.attestor()
         attestor.statement()
         with sqlite3.connect(tmp_path / "ledger.sqlite") as raw:
@@ -373,7 +402,6 @@ class TestHistory:
         assert rule in {found for found, _ in refusals(attestor)}
 
 
-
 class TestMirror:
     """Documents in the database are a mirror; the genesis in the vault is what counts."""
 
@@ -381,13 +409,17 @@ class TestMirror:
         ("plant", "rule"),
         [
             pytest.param(
-                lambda documents: put_signed(documents, CERTIFICATE, Signed(replace(certificate(Tier.CUSTOMER_HOT, EVM), birth=7), ())),
+                lambda documents: put_signed(
+                    documents, CERTIFICATE, Signed(replace(certificate(Tier.CUSTOMER_HOT, EVM), birth=7), ())
+                ),
                 Rule.QUORUM_NOT_REACHED,
                 id="a wallet that nobody signed",
             ),
             pytest.param(
                 lambda documents: put_signed(
-                    documents, CERTIFICATE, deployment().people_sign(replace(certificate(Tier.CUSTOMER_HOT, EVM), birth=7), ("ana",))
+                    documents,
+                    CERTIFICATE,
+                    deployment().people_sign(replace(certificate(Tier.CUSTOMER_HOT, EVM), birth=7), ("ana",)),
                 ),
                 Rule.QUORUM_NOT_REACHED,
                 id="a wallet that one person signed",
@@ -414,7 +446,7 @@ class TestMirror:
         second = deployment().people_sign(deployment().successor(not_before=NOW))
         newer = House(vault=house.vault, evm=house.evm, btc=house.btc)
         newer.store.run(lambda work: put_signed(work.documents, ROSTER, second))
-        assert 2 == newer.attestor().statement().message.roster
+        assert newer.attestor().statement().message.roster == 2
         with pytest.raises(Refused) as refused:
             house.attestor().statement()
         assert {Rule.ROSTER_OLDER} == rules_of(refused.value)
@@ -466,14 +498,20 @@ class TestBind:
         ("ask", "rule"),
         [
             pytest.param(lambda b: replace(b, customer="bo"), Rule.INDEX_BOUND, id="another customer"),
-            pytest.param(lambda b: binding("ana", EVM, 3).message, Rule.INDEX_BOUND, id="a second index of one customer"),
-            pytest.param(lambda b: replace(b, address=address_of("bo", EVM, 1).text), Rule.ADDRESS_MISMATCH, id="another address"),
+            pytest.param(
+                lambda b: binding("ana", EVM, 3).message, Rule.INDEX_BOUND, id="a second index of one customer"
+            ),
+            pytest.param(
+                lambda b: replace(b, address=address_of("bo", EVM, 1).text), Rule.ADDRESS_MISMATCH, id="another address"
+            ),
             pytest.param(lambda b: replace(b, wallet=bytes(32)), Rule.UNKNOWN_WALLET, id="an unknown wallet"),
             pytest.param(lambda b: replace(b, chain=BTC.name), Rule.WRONG_NETWORK, id="another chain"),
             pytest.param(lambda b: binding("mallory", EVM, 4).message, Rule.UNKNOWN_CUSTOMER, id="nobody's customer"),
             pytest.param(lambda b: binding("bo", EVM, 400).message, Rule.INDEX_TOO_FAR, id="beyond the watched window"),
             pytest.param(
-                lambda b: replace(b, wallet=certificate(Tier.OPERATIONAL, EVM).wallet), Rule.TIER_NOT_CUSTOMER, id="the company's wallet"
+                lambda b: replace(b, wallet=certificate(Tier.OPERATIONAL, EVM).wallet),
+                Rule.TIER_NOT_CUSTOMER,
+                id="the company's wallet",
             ),
         ],
     )
@@ -546,7 +584,7 @@ class TestChains:
         house.evm.mine_many(2)
         house.settle(house.evm)
         statement = house.attestor().statement()
-        assert (0, 0) == (row(statement, "ETH").available, row(statement, "ETH").on_chain)
+        assert (row(statement, "ETH").available, row(statement, "ETH").on_chain) == (0, 0)
 
     def test_reorged_away_after_it_was_spent(self) -> None:
         """The loss is a shortfall until somebody makes it whole."""
@@ -558,7 +596,7 @@ class TestChains:
         house.evm.mine_many(2)
         house.settle(house.evm)
         statement = attestor.statement()
-        assert (499, 0) == (row(statement, "ETH").available, row(statement, "ETH").reserves)
+        assert (row(statement, "ETH").available, row(statement, "ETH").reserves) == (500, 0)
         assert Rule.COVERAGE in {refusal.rule for refusal in verify_statement(statement, roster())}
 
     @pytest.mark.parametrize(
@@ -617,7 +655,7 @@ class TestChains:
         except (Unavailable, Refused) as error:
             assert isinstance(error, Unavailable) or Rule.ORIGIN_UNKNOWN in rules_of(error)
         house.evm.calls_left, house.evm.offline = None, False
-        assert [] == verify_statement(attestor.statement(), roster())
+        assert verify_statement(attestor.statement(), roster()) == []
 
 
 class TestSafes:
@@ -629,7 +667,13 @@ class TestSafes:
         hot = certificate(Tier.CUSTOMER_HOT, EVM)
         owners = tuple("0x" + Account.from_key_bytes(seat.key.public) for seat in hot.seats)
         safe = hot.safe[0]
-        return {"deployed": True, "owners": owners, "threshold": 3, "singleton": safe.singleton, "handler": safe.handler}
+        return {
+            "deployed": True,
+            "owners": owners,
+            "threshold": 3,
+            "singleton": safe.singleton,
+            "handler": safe.handler,
+        }
 
     @pytest.mark.parametrize(
         ("drift", "field"),
@@ -652,13 +696,15 @@ class TestSafes:
         hot = certificate(Tier.CUSTOMER_HOT, EVM)
         found = list(check_safes(statement.message, [(hot.wallet, hot)]))
         assert ([] if field is None else [field]) == [refusal.operands["field"] for refusal in found]
-        assert {Rule.SAFE_DRIFT} >= {refusal.rule for refusal in verify_statement(statement, roster(), (), [(hot.wallet, hot)])}
+        assert {Rule.SAFE_DRIFT} >= {
+            refusal.rule for refusal in verify_statement(statement, roster(), (), [(hot.wallet, hot)])
+        }
 
     def test_missing(self) -> None:
         """A Safe that the statement leaves out is drift."""
         statement = replace(House().attestor().statement().message, safes=())
         pairs = [(c.message.wallet, c.message) for c in certificates()]
-        assert [Rule.SAFE_DRIFT] * 2 == [refusal.rule for refusal in check_safes(statement, pairs)]
+        assert [refusal.rule for refusal in check_safes(statement, pairs)] == [Rule.SAFE_DRIFT] * 2
 
 
 class Account:
@@ -679,9 +725,13 @@ class TestOffline:
             pytest.param(lambda s: replace(s, sequence=s.sequence + 1), Rule.SIGNATURE_INVALID, id="a field changed"),
             pytest.param(lambda s: replace(s, roster=9), Rule.ROSTER_OLDER, id="a roster we do not have"),
             pytest.param(lambda s: replace(s, heights=s.heights[:1]), Rule.COVERAGE_UNKNOWN, id="a chain left out"),
-            pytest.param(lambda s: replace(s, heights=(*s.heights, s.heights[0])), Rule.NAME_REUSED, id="a chain twice"),
+            pytest.param(
+                lambda s: replace(s, heights=(*s.heights, s.heights[0])), Rule.NAME_REUSED, id="a chain twice"
+            ),
             pytest.param(lambda s: replace(s, coverage=s.coverage[:1]), Rule.COVERAGE_UNKNOWN, id="an asset left out"),
-            pytest.param(lambda s: replace(s, coverage=(*s.coverage, s.coverage[0])), Rule.NAME_REUSED, id="an asset twice"),
+            pytest.param(
+                lambda s: replace(s, coverage=(*s.coverage, s.coverage[0])), Rule.NAME_REUSED, id="an asset twice"
+            ),
             pytest.param(lambda s: replace(s, coverage=()), Rule.COVERAGE_UNKNOWN, id="no asset at all"),
             pytest.param(
                 lambda s: replace(s, coverage=(replace(s.coverage[0], reserves=10**9), *s.coverage[1:])),
@@ -700,7 +750,7 @@ class TestOffline:
     def test_json(self) -> None:
         """As a file and back, it still verifies."""
         signed = lived_in().attestor().statement()
-        assert [] == verify_statement(Signed.from_json(Statement, signed.to_json()), roster())
+        assert verify_statement(Signed.from_json(Statement, signed.to_json()), roster()) == []
 
 
 class TestSeats:
@@ -729,8 +779,8 @@ class TestClock:
     def test_advance(self) -> None:
         """Moves every later statement's time, whatever process makes it."""
         house = House()
-        assert NOW + 3600 == house.attestor().advance(3600)
-        assert NOW + 3600 == house.attestor().statement().message.time
+        assert house.attestor().advance(3600) == NOW + 3600
+        assert house.attestor().statement().message.time == NOW + 3600
 
     @pytest.mark.parametrize("seconds", [0, -1])
     def test_never_back(self, seconds: int) -> None:
@@ -749,7 +799,7 @@ class TestClock:
         with pytest.raises(Refused) as refused:
             house.attestor().advance(60)
         assert {Rule.CLOCK_NOT_DEVNET} == rules_of(refused.value)
-        assert 0 == house.memory.offset()
+        assert house.memory.offset() == 0
 
 
 class TestProcess:
@@ -769,8 +819,8 @@ class TestProcess:
             remote.pin(deployment().genesis())
             assert remote.sign_roster(deployment().version).is_over(deployment().domain.digest(deployment().version))
             assert binding("ana", EVM, 0) == remote.bind(binding("ana", EVM, 0).message)
-            assert [] == verify_statement(remote.statement(), roster())
-            assert NOW + 5 == remote.advance(5)
+            assert verify_statement(remote.statement(), roster()) == []
+            assert remote.advance(5) == NOW + 5
             assert {EVM.name: 1, BTC.name: 1} == remote.status()["chains"]
             with pytest.raises(Refused) as refused:
                 remote.bind(replace(binding("ana", EVM, 0).message, customer="bo"))

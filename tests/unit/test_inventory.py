@@ -59,7 +59,7 @@ class TestInventory:
         stranger = Address(EVM, "0x9965507D1a55bcC2695C58ba16FB37d819B0A4dc")
         with pytest.raises(Refused, match="unknown_wallet"):
             inventory().owner_of(stranger)
-        assert (None, None) == (inventory().wallet_of(stranger), inventory().holding_of(stranger))
+        assert (inventory().wallet_of(stranger), inventory().holding_of(stranger)) == (None, None)
 
     def test_watched(self) -> None:
         """The Safes, what is bound, and windows beyond it; only customer tiers back customers."""
@@ -74,22 +74,28 @@ class TestInventory:
         """An index that was left unbound below a bound one is not forgotten."""
         found = inventory(binding("ana", EVM, 0), binding("bo", EVM, 2))
         assert derived(Tier.CUSTOMER_HOT, EVM, 1) in found.watched(EVM)
-        assert 1 == found.wallets[certificate(Tier.CUSTOMER_HOT, EVM).wallet].lowest_free
+        assert found.wallets[certificate(Tier.CUSTOMER_HOT, EVM).wallet].lowest_free == 1
 
     @pytest.mark.parametrize(
         ("bindings", "rule"),
         [
-            pytest.param(lambda: [binding("ana", EVM, 0), binding("bo", EVM, 0)], Rule.INDEX_BOUND, id="an index twice"),
+            pytest.param(
+                lambda: [binding("ana", EVM, 0), binding("bo", EVM, 0)], Rule.INDEX_BOUND, id="an index twice"
+            ),
             pytest.param(
                 lambda: [sign(replace(binding("ana", EVM, 0).message, address=address_of("bo", EVM, 1).text))],
                 Rule.ADDRESS_MISMATCH,
                 id="another index's address",
             ),
             pytest.param(
-                lambda: [sign(replace(binding("ana", EVM, 0).message, chain=BTC.name))], Rule.WRONG_NETWORK, id="another chain"
+                lambda: [sign(replace(binding("ana", EVM, 0).message, chain=BTC.name))],
+                Rule.WRONG_NETWORK,
+                id="another chain",
             ),
             pytest.param(
-                lambda: [sign(replace(binding("ana", EVM, 0).message, wallet=bytes(32)))], Rule.UNKNOWN_WALLET, id="no wallet"
+                lambda: [sign(replace(binding("ana", EVM, 0).message, wallet=bytes(32)))],
+                Rule.UNKNOWN_WALLET,
+                id="no wallet",
             ),
             pytest.param(lambda: [company_binding()], Rule.TIER_NOT_CUSTOMER, id="the company's wallet"),
         ],
@@ -106,7 +112,7 @@ class TestInventory:
         successor = deployment().people_sign(replace(hot, previous=hot.struct_hash, birth=9))
         found = Inventory([*certificates(), successor], [], DERIVE)
         assert (len(certificates()), 9) == (len(found.wallets), found.wallets[hot.wallet].certificate.birth)
-        assert 1 == found.wallets[hot.wallet].birth
+        assert found.wallets[hot.wallet].birth == 1
         with pytest.raises(Refused, match="not_the_successor"):
             Inventory([successor], [], DERIVE)
 
@@ -172,7 +178,7 @@ class TestCustomers:
         house = House(customers=())
         with pytest.raises(InvalidInput) as refused:
             add_customer(house.store, bad)
-        assert ("customer", Rule.MALFORMED) == (refused.value.field, refused.value.rule)
+        assert (refused.value.field, refused.value.rule) == ("customer", Rule.MALFORMED)
         assert frozenset() == house.store.read(lambda work: work.customers.ids())
 
     def test_issue(self) -> None:
@@ -184,7 +190,7 @@ class TestCustomers:
         hot = house.wallet(Tier.CUSTOMER_HOT, EVM)
         first = issue_address(house.store, attestor, roster(), hot, "ana", DERIVE)
         second = issue_address(house.store, attestor, roster(), hot, "bo", DERIVE)
-        assert (0, 1) == (first.message.index, second.message.index)
+        assert (first.message.index, second.message.index) == (0, 1)
         assert first == issue_address(house.store, attestor, roster(), hot, "ana", DERIVE)
         assert binding("ana", EVM, 0) == first
 
@@ -192,7 +198,9 @@ class TestCustomers:
         """No address for somebody who is not a customer, and nothing bound."""
         house = House(customers=())
         with pytest.raises(Refused, match="unknown_customer"):
-            issue_address(house.store, house.attestor(), roster(), house.wallet(Tier.CUSTOMER_HOT, EVM), "mallory", DERIVE)
+            issue_address(
+                house.store, house.attestor(), roster(), house.wallet(Tier.CUSTOMER_HOT, EVM), "mallory", DERIVE
+            )
         assert not [path for path in house.vault.documents if path.startswith("bindings/")]
 
     def test_crash_between_attestor_and_store(self) -> None:
@@ -202,7 +210,7 @@ class TestCustomers:
             add_customer(house.store, customer)
         hot, attestor = house.wallet(Tier.CUSTOMER_HOT, EVM), house.attestor()
         lost = attestor.bind(binding("ana", EVM, 0).message)
-        assert 1 == issue_address(house.store, attestor, roster(), hot, "bo", DERIVE).message.index
+        assert issue_address(house.store, attestor, roster(), hot, "bo", DERIVE).message.index == 1
         hot = house.wallet(Tier.CUSTOMER_HOT, EVM)
         assert lost == issue_address(house.store, house.attestor(), roster(), hot, "ana", DERIVE)
 
@@ -211,7 +219,9 @@ class TestCustomers:
         [
             pytest.param(lambda asked: sign(asked, "mallory"), Rule.SIGNATURE_INVALID, id="another key"),
             pytest.param(lambda asked: Signed(asked, ()), Rule.SIGNATURE_INVALID, id="no signature"),
-            pytest.param(lambda asked: sign(replace(asked, customer="bo")), Rule.ADDRESS_MISMATCH, id="another customer"),
+            pytest.param(
+                lambda asked: sign(replace(asked, customer="bo")), Rule.ADDRESS_MISMATCH, id="another customer"
+            ),
             pytest.param(
                 lambda asked: sign(replace(asked, address="0x9965507D1a55bcC2695C58ba16FB37d819B0A4dc")),
                 Rule.ADDRESS_MISMATCH,
@@ -224,11 +234,11 @@ class TestCustomers:
         house = House(customers=("ana",))
         house.store.run(lambda work: work.customers.add("cy"))
         attestor = house.attestor()
-        attestor.bind = answer  # type: ignore[method-assign]
+        attestor.bind = answer  # type: ignore[method-assign, assignment]
         with pytest.raises(Refused) as refused:
             issue_address(house.store, attestor, roster(), house.wallet(Tier.CUSTOMER_HOT, EVM), "cy", DERIVE)
         assert rule in rules_of(refused.value)
-        assert 2 == len(house.store.read(lambda work: work.customers.addresses()))
+        assert len(house.store.read(lambda work: work.customers.addresses())) == 2
 
     def test_vault_silent(self) -> None:
         """The attestor's vault dies before it binds: nothing recorded, and the next call is fine."""
@@ -238,4 +248,4 @@ class TestCustomers:
         hot = house.wallet(Tier.CUSTOMER_HOT, EVM)
         with pytest.raises(Unavailable):
             issue_address(house.store, house.attestor(), roster(), hot, "ana", DERIVE)
-        assert 0 == issue_address(house.store, house.attestor(), roster(), hot, "ana", DERIVE).message.index
+        assert issue_address(house.store, house.attestor(), roster(), hot, "ana", DERIVE).message.index == 0

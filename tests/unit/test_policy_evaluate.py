@@ -50,6 +50,7 @@ PERMIT: Final = permit("P01-one", ["1 of operations"], CAPS)
 SECOND: Final = permit("P02-two", ["2 of risk"])
 FREE: Final = permit("P03-three", ["1 of board"], CAPS)
 MORE: Final = require("R01-more", ["2 of operations", "1 of risk"], usd="at least 5,000 USD")
+TALL: Final = require("R00-tall", ["3 of risk"], "2d", usd="at least 6,000 USD")
 LONG: Final = require("R02-long", ["1 of risk"], "24h", usd="at least 7,000 USD")
 NEVER: Final = deny("D01-never", sanctioned="true")
 
@@ -92,6 +93,13 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
             Outcome.REQUIRE,
             "2 of operations, 1 of risk, after 1d",
             id="maximum of each",
+        ),
+        pytest.param(
+            [PERMIT, TALL, MORE, LONG],
+            {"usd": 7_000 * USD},
+            Outcome.REQUIRE,
+            "2 of operations, 3 of risk, after 2d",
+            id="maximum of each, whichever comes first",
         ),
         pytest.param([PERMIT, NEVER], {"sanctioned": True}, Outcome.DENY, None, id="deny beats permit"),
         pytest.param([PERMIT, MORE, NEVER], {"sanctioned": True}, Outcome.DENY, None, id="deny beats everything"),
@@ -174,31 +182,47 @@ INTERNAL: Final = {"to": Destination.INTERNAL_WALLET, "purpose": Purpose.REBALAN
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        pytest.param({**INTERNAL, "owner": Owner.CUSTOMERS}, "an internal wallet has a tier", id="internal without tier"),
+        pytest.param(
+            {**INTERNAL, "owner": Owner.CUSTOMERS}, "an internal wallet has a tier", id="internal without tier"
+        ),
         pytest.param({"to_tier": Tier.OPERATIONAL}, "only an internal wallet has a tier", id="outside with a tier"),
         pytest.param(
-            {**INTERNAL, "to_tier": Tier.CUSTOMER_HOT, "owner": Owner.COMPANY}, "a wallet of a customer tier is the customers'",
+            {**INTERNAL, "to_tier": Tier.CUSTOMER_HOT, "owner": Owner.COMPANY},
+            "a wallet of a customer tier is the customers'",
             id="hot as the company's",
         ),
         pytest.param(
-            {**INTERNAL, "to_tier": Tier.OPERATIONAL, "owner": Owner.CUSTOMERS}, "an operational wallet is the company's",
+            {**INTERNAL, "to_tier": Tier.OPERATIONAL, "owner": Owner.CUSTOMERS},
+            "an operational wallet is the company's",
             id="operational as the customers'",
         ),
-        pytest.param({"owner": Owner.COMPANY}, "a withdrawal address is a customer's or nobody's", id="company's withdrawal address"),
         pytest.param(
-            {"to": Destination.ALLOW_LISTED}, "an allow-listed address is the company's or nobody's", id="customer on the allow-list"
+            {"owner": Owner.COMPANY},
+            "a withdrawal address is a customer's or nobody's",
+            id="company's withdrawal address",
+        ),
+        pytest.param(
+            {"to": Destination.ALLOW_LISTED},
+            "an allow-listed address is the company's or nobody's",
+            id="customer on the allow-list",
         ),
         pytest.param({"enrolled": False}, "what nobody enrolled is nobody's", id="unenrolled with an owner"),
         pytest.param({"owner": Owner.NOBODY}, "what is nobody's is not enrolled", id="enrolled without an owner"),
-        pytest.param({"within_accrued_fees": True}, "only a fee sweep is within accrued fees", id="withdrawal within fees"),
+        pytest.param(
+            {"within_accrued_fees": True}, "only a fee sweep is within accrued fees", id="withdrawal within fees"
+        ),
         pytest.param({"amount": 0, "dest_balance_after": 0}, "a transfer moves something", id="nothing moved"),
         pytest.param({"usd": 0}, "a value is rounded up, so it is never zero", id="a price of zero"),
-        pytest.param({"customer_24h": 5_999 * USD}, "a window includes this transfer (customer)", id="customer's window"),
+        pytest.param(
+            {"customer_24h": 5_999 * USD}, "a window includes this transfer (customer)", id="customer's window"
+        ),
         pytest.param({"wallet_1h": 5_999 * USD}, "a window includes this transfer (wallet)", id="wallet's window"),
-        pytest.param({"initiator_24h": 5_999 * USD}, "a window includes this transfer (initiator)", id="initiator's window"),
+        pytest.param(
+            {"initiator_24h": 5_999 * USD}, "a window includes this transfer (initiator)", id="initiator's window"
+        ),
         pytest.param({"dest_balance_after": 1}, "a destination holds what it was paid", id="destination's balance"),
     ],
-)  # fmt: skip
+)
 def test_facts_that_cannot_be_together_deny(bundle: Bundle, change: dict[str, Any], why: str) -> None:
     """Axioms: the evaluator checks what a prover assumes."""
     decision = bundle.policy.evaluate(facts(**change))
@@ -234,9 +258,9 @@ def test_exact_to_2_to_the_256(bundle: Bundle) -> None:
         pytest.param("more than", False, False, True, id="more than"),
     ],
 )
-def test_each_comparison_at_its_bound(bundle: Bundle, comparator: str, below: bool, at: bool, above: bool) -> None:  # noqa: FBT001
+def test_each_comparison_at_its_bound(bundle: Bundle, comparator: str, below: bool, at: bool, above: bool) -> None:
     """A micro-USD on either side."""
-    bound = {"usd": f"{comparator} 6,000 USD"}
+    bound: dict[str, Any] = {"usd": f"{comparator} 6,000 USD"}
     capped = comparator in ("at most", "less than")
     rules = [permit("P01-one", ["1 of risk"], **bound)] if capped else [PERMIT, deny("D01-no", **bound)]
     matches = [
@@ -254,24 +278,27 @@ VALUES: Final = st.sampled_from(
     + [UINT256_MAX]
 )
 
+SMALL: Final = st.just(1_000 * USD)
+RARELY: Final = st.sampled_from([False, False, False, True])
+
 
 @st.composite
 def transfers(draw: st.DrawFn) -> Facts:
     """Transfers along every route and across them, biased to the bounds; some are impossible."""
     route = draw(st.sampled_from(sorted(ROUTES)))
-    usd, amount = draw(VALUES), draw(AMOUNTS)
+    usd, amount = draw(SMALL | VALUES), draw(st.just(1) | AMOUNTS)
     change: dict[str, Any] = {
         **ROUTES[route],
         "usd": usd,
         "amount": amount,
-        "customer_24h": max(usd, draw(VALUES)),
-        "wallet_1h": max(usd, draw(VALUES)),
-        "initiator_24h": max(usd, draw(VALUES)),
-        "settled_24h": draw(VALUES),
+        "customer_24h": max(usd, draw(SMALL | VALUES)),
+        "wallet_1h": max(usd, draw(SMALL | VALUES)),
+        "initiator_24h": max(usd, draw(SMALL | VALUES)),
+        "settled_24h": draw(SMALL | VALUES),
         "dest_balance_after": max(amount, draw(AMOUNTS)),
-        "dest_age": draw(st.sampled_from([0, 86_399, 86_400, 86_401])),
-        "related_entity": draw(st.booleans()),
-        "sanctioned": draw(st.booleans()),
+        "dest_age": draw(st.sampled_from([86_399, 86_400, 86_401, 10**7])),
+        "related_entity": draw(RARELY),
+        "sanctioned": draw(RARELY),
     }
     for name, kind in (("role", Role), ("purpose", Purpose), ("from_tier", Tier)):
         if draw(st.integers(0, 3)) == 0:
@@ -318,7 +345,10 @@ def test_more_never_helps(bundle: Bundle, transfer: Facts, name: str, value: int
 @given(transfer=transfers(), name=st.sampled_from(["sanctioned", "related_entity"]))
 def test_setting_a_flag_never_helps(bundle: Bundle, transfer: Facts, name: str) -> None:
     """A transfer that is found suspicious gets no easier."""
-    clear, suspicious = (bundle.policy.evaluate(replace(transfer, **{name: value})) for value in (False, True))
+    clear, suspicious = (
+        bundle.policy.evaluate(replace(transfer, **{name: value}))  # type: ignore[arg-type]
+        for value in (False, True)
+    )
     assert no_looser(clear, suspicious)
 
 
@@ -418,7 +448,7 @@ def test_a_decision_cannot_contradict_itself(outcome: Outcome, groups: dict[str,
         pytest.param(7, 8 * 3600 - 1, False, id="Wednesday 07:59:59"),
     ],
 )
-def test_business_hours(day: int, time: int, open_: bool) -> None:  # noqa: FBT001
+def test_business_hours(day: int, time: int, open_: bool) -> None:
     """Days after Thursday, 2026-01-01, seconds into the day, UTC; the week turns everywhere the same."""
     for week in product((0, 1, 500)):
         assert business_hours(1_767_225_600 + (day - 1) * 86_400 + week[0] * 604_800 + time) is open_

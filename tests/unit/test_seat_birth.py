@@ -158,7 +158,7 @@ CHAINS: dict[str, tuple[list[SeatRecord], bool]] = {
 
 
 @pytest.mark.parametrize(("records", "whole"), CHAINS.values(), ids=CHAINS.keys())
-def test_the_journal_is_a_hash_chain(records: list[SeatRecord], whole: bool) -> None:  # noqa: FBT001
+def test_the_journal_is_a_hash_chain(records: list[SeatRecord], whole: bool) -> None:
     """Every kind of edit shows."""
     assert (list(check_chain(records)) == []) is whole
 

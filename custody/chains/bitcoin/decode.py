@@ -2,8 +2,8 @@
 """What a PSBT does, from its bytes and the wallet's certificate alone; whoever built it shares no code with this.
 
 embit parses and hashes (BIP-174, BIP-143), and is trusted with nothing else: left alone it signs inputs whose amount lies or
-whose previous transaction is missing (facts: PSBT and P2WSH; CVE-2020-14199). Here every previous transaction is present and is hashed
-again, sums are our own, and every script is derived from the certificate.
+whose previous transaction is missing (facts: PSBT and P2WSH; CVE-2020-14199). Here every previous transaction is present and
+is hashed again, sums are our own, and every script is derived from the certificate.
 """
 
 from collections.abc import Iterator

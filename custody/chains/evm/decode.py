@@ -34,7 +34,7 @@ from custody.rules.payouts import (
     ToSign,
 )
 from custody.rules.refusals import Refusal, Rule
-from custody.rules.typed import ZERO_ADDRESS
+from custody.rules.typed import ZERO32, ZERO_ADDRESS
 from custody.rules.wallets import Chain
 
 CALL: Final = 0
@@ -286,9 +286,12 @@ class _Reader:
 
     @cached_property
     def _places(self) -> dict[str, Place]:
-        """Every certified Safe that was handed in, by its address."""
-        known = (self._around.certificate, *(c for c in self._around.others if not [*check_safe(c)]))
-        return {c.safe[0].address.lower(): Place(c.struct_hash) for c in reversed(known)}
+        """Every certified Safe that was handed in, by its address; a birth is derived again, a successor keeps a birth's Safe."""
+        births = [c for c in self._around.others if not [*check_safe(c)]]
+        derived = {c.safe for c in births}
+        successors = [c for c in self._around.others if c.previous != ZERO32 and c.safe in derived]
+        known = (*births, *successors, self._around.certificate)
+        return {c.safe[0].address.lower(): Place(c.struct_hash) for c in known}
 
     def _deposit(self, address: str) -> Place | None:
         index = self._deposits.get(address)

@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What a seat remembers of everything it signed, and how it learns of policies and freezes (TRUST.md, "Journal of a seat").
+
+Pure: a journal and a record in, the next journal out. Every record is one line of the hash chain that `birth` began. Bindings are
+for ever: a proposal belongs to one intent, an intent to one anchor, an anchor to one meaning.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Final, Self
+
+from custody.rules.birth import SeatRecord, SeatState
+from custody.rules.errors import InvalidInput
+from custody.rules.governance import Freeze, PolicyActivation, Unfreeze
+from custody.rules.intents import Anchor
+from custody.rules.refusals import Refusal, Rule
+from custody.rules.roster import Roster
+from custody.rules.signatures import Signed
+from custody.rules.typed import ZERO32, Bytes32, Struct, Uint64, Uint256
+
+DAY: Final = 86_400
+FREEZE_MOST: Final = DAY
+"""Seconds that one freeze may last; another group extends it (TRUST.md, "Stricter only")."""
+HEADS_KEPT: Final = 512
+"""Own heads remembered, to compare with the one that the attestor knows."""
+
+
+class SigningKind(StrEnum):
+    """What a seat records beside what `birth.RecordKind` names."""
+
+    SIGNED = "signed"
+    POLICY = "policy"
+    FROZEN = "frozen"
+    UNFROZEN = "unfrozen"
+
+
+@dataclass(frozen=True, slots=True)
+class Spent(Struct):
+    """Base units that count towards a cap of this seat."""
+
+    asset: str
+    units: Uint256
+
+
+@dataclass(frozen=True, slots=True)
+class SigningRecord(Struct):
+    """What is written before a payload's digests are signed. `proposals` are those of `intents`, in their order; a void has none.
+
+    `request` is the hash of the whole request, so that the same one is known again. `automatic` counts what no person approved,
+    `swept` what went to the operational tier as fees.
+    """
+
+    request: Bytes32
+    anchor: Anchor
+    meaning: Bytes32
+    digests: tuple[Bytes32, ...]
+    intents: tuple[Bytes32, ...]
+    proposals: tuple[Bytes32, ...]
+    void: bool
+    automatic: tuple[Spent, ...]
+    swept: tuple[Spent, ...]
+    sequence: Uint64
+    time: Uint64
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """What an anchor belongs to: the payout's meaning, its intents, every answered request, and whether it was voided."""
+
+    meaning: bytes
+    digests: tuple[bytes, ...]
+    intents: tuple[bytes, ...]
+    requests: tuple[bytes, ...]
+    voided: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """One entry of a rolling window."""
+
+    time: int
+    asset: str
+    units: int
+
+
+def anchor_key(anchor: Anchor) -> str:
+    """The text under which an anchor is kept; a wallet's name and the chain keep references apart."""
+    return f"{anchor.chain}/{anchor.wallet.hex()}/{anchor.reference}"
+
+
+@dataclass(frozen=True)
+class SeatJournal:
+    """Everything `decide` may look back on. `policies` are the bundles whose activation this seat verified, the newest last.
+
+    `anchors`, `intents` (digest to anchor) and `proposals` (hash to intent's digest) grow for ever. A host may keep each entry
+    under a path of its own and hand in only the ones that a request touches, but of those everything it has.
+    """
+
+    state: SeatState
+    policies: tuple[bytes, ...] = ()
+    freezes: tuple[Signed[Freeze], ...] = ()
+    anchors: Mapping[str, Bound] = field(default_factory=dict)
+    intents: Mapping[bytes, str] = field(default_factory=dict)
+    proposals: Mapping[bytes, bytes] = field(default_factory=dict)
+    automatic: tuple[Counter, ...] = ()
+    swept: tuple[Counter, ...] = ()
+    sequence: int = 0
+    heads: tuple[tuple[int, bytes], ...] = ()
+    tail: SeatRecord | None = None
+    """The newest line of the hash chain that this module wrote, for the host to store beside the state."""
+
+    @property
+    def roster(self) -> Roster | None:
+        """The newest roster, or None before genesis."""
+        return self.state.pinned
+
+    def head_at(self, position: int) -> bytes | None:
+        """This journal's own head at a position, where it is still remembered."""
+        return self.state.head if position == self.state.position else dict(self.heads).get(position)
+
+    def frozen(self, now: int) -> Iterator[Freeze]:
+        """The freezes that are in force at a time."""
+        return (f.message for f in self.freezes if f.message.from_time <= now < f.message.lapses)
+
+    def apply(self, record: SigningRecord) -> "SeatJournal":
+        """The journal with one more signed payload. Pure, and does not judge: `seat.decide` made the record."""
+        key = anchor_key(record.anchor)
+        old = self.anchors.get(key)
+        bound = Bound(
+            record.meaning if old is None or record.void else old.meaning,
+            tuple(dict.fromkeys((*(old.digests if old else ()), *record.digests))),
+            tuple(dict.fromkeys((*(old.intents if old else ()), *record.intents))),
+            tuple(dict.fromkeys((*(old.requests if old else ()), record.request))),
+            voided=record.void or (old is not None and old.voided),
+        )
+        return replace(
+            self._recorded(SigningKind.SIGNED, record.struct_hash, record.time),
+            anchors={**self.anchors, key: bound},
+            intents={**dict.fromkeys(record.intents, key), **self.intents},  # the first binding stands for ever
+            proposals={**dict(zip(record.proposals, record.intents, strict=False)), **self.proposals},
+            automatic=_window(self.automatic, record.automatic, record.time),
+            swept=_window(self.swept, record.swept, record.time),
+            sequence=max(self.sequence, record.sequence),
+        )
+
+    def _recorded(self, kind: SigningKind, digest: bytes, now: int) -> "SeatJournal":
+        state = self.state
+        record = SeatRecord(state.position + 1, kind, digest, max(now, state.time), state.head)
+        after = replace(state, position=record.position, head=record.struct_hash, time=record.time)
+        heads = (*self.heads, (state.position, state.head))[-HEADS_KEPT:]
+        return replace(self, state=after, heads=heads, tail=record)
+
+    def to_json(self) -> dict[str, Any]:
+        """The stored form."""
+        return {
+            "state": self.state.to_json(),
+            "policies": [_hex(bundle) for bundle in self.policies],
+            "freezes": [freeze.to_json() for freeze in self.freezes],
+            "anchors": {key: _bound_json(bound) for key, bound in self.anchors.items()},
+            "intents": {_hex(intent): key for intent, key in self.intents.items()},
+            "proposals": {_hex(proposal): _hex(intent) for proposal, intent in self.proposals.items()},
+            "automatic": [[str(c.time), c.asset, str(c.units)] for c in self.automatic],
+            "swept": [[str(c.time), c.asset, str(c.units)] for c in self.swept],
+            "sequence": str(self.sequence),
+            "heads": [[str(position), _hex(head)] for position, head in self.heads],
+            "tail": None if self.tail is None else self.tail.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, data: object) -> Self:
+        """Read the stored form; raises InvalidInput where it is not whole, so that a damaged journal is never an empty one."""
+        if not isinstance(data, dict):
+            raise InvalidInput("seat journal", Rule.MALFORMED, type(data).__name__, "an object")
+        try:
+            return cls(
+                state=SeatState.from_json(data["state"]),
+                policies=tuple(_bytes(bundle) for bundle in data["policies"]),
+                freezes=tuple(Signed.from_json(Freeze, freeze) for freeze in data["freezes"]),
+                anchors={str(key): _bound(bound) for key, bound in data["anchors"].items()},
+                intents={_bytes(intent): str(key) for intent, key in data["intents"].items()},
+                proposals={_bytes(proposal): _bytes(intent) for proposal, intent in data["proposals"].items()},
+                automatic=_counters(data["automatic"]),
+                swept=_counters(data["swept"]),
+                sequence=int(data["sequence"]),
+                heads=tuple((int(position), _bytes(head)) for position, head in data["heads"]),
+                tail=None if data["tail"] is None else SeatRecord.from_json(data["tail"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InvalidInput("seat journal", Rule.MALFORMED, repr(error), "what to_json wrote") from error
+
+
+Learned = SeatJournal | tuple[Refusal, ...]
+"""The journal after it learned something, or at least one refusal."""
+
+
+def admit_policy(journal: SeatJournal, signed: Signed[PolicyActivation], now: int) -> Learned:
+    """Put a bundle in force: it succeeds the newest one, is mature, and owners other than its author signed it (TRUST.md).
+
+    The same activation again changes nothing. Whoever hands bundles to `decide` must have hashed them.
+    """
+    roster, activation = journal.roster, signed.message
+    if roster is None:
+        return (Refusal(Rule.NOT_PINNED, seat=journal.state.seat, want="genesis pinned first"),)
+    if journal.policies and activation.bundle == journal.policies[-1]:
+        return journal
+    newest = journal.policies[-1] if journal.policies else ZERO32
+    time = max(now, journal.state.time)
+    refusals: list[Refusal] = []
+    if activation.previous != newest or activation.bundle in journal.policies:
+        refusals.append(Refusal(Rule.NOT_SUCCESSOR, got=activation.previous.hex(), want=newest.hex()))
+    if time < activation.not_before:
+        refusals.append(Refusal(Rule.TOO_EARLY, not_before=activation.not_before, now=time))
+    owners = frozenset(roster.version.policy_owners) - {activation.author}
+    refusals += roster.check_quorum(signed, roster.version.thresholds.policy, owners, time)
+    if refusals:
+        return tuple(refusals)
+    after = journal._recorded(SigningKind.POLICY, activation.struct_hash, now)  # noqa: SLF001
+    return replace(after, policies=(*journal.policies, activation.bundle))
+
+
+def admit_freeze(journal: SeatJournal, signed: Signed[Freeze], now: int) -> Learned:
+    """Take a freeze that one person signed. It lapses within a day; who extends it stands in a group that has not yet frozen.
+
+    Otherwise one person could stop a deployment for ever, one day at a time.
+    """
+    roster, freeze = journal.roster, signed.message
+    if roster is None:
+        return (Refusal(Rule.NOT_PINNED, seat=journal.state.seat, want="genesis pinned first"),)
+    if freeze in [known.message for known in journal.freezes]:
+        return journal
+    time = max(now, journal.state.time)
+    refusals: list[Refusal] = []
+    if not freeze.from_time < freeze.lapses <= min(freeze.from_time, time) + FREEZE_MOST or freeze.lapses <= time:
+        refusals.append(Refusal(Rule.FREEZE_TOO_LONG, from_time=freeze.from_time, lapses=freeze.lapses, now=time))
+    refusals += roster.check_quorum(signed, 1, None, time)
+    groups = _groups(roster, signed, time)
+    recent = [f for f in journal.freezes if f.message.scope == freeze.scope and f.message.lapses + FREEZE_MOST > time]
+    before = {group for known in recent for group in _groups(roster, known, time)}
+    if recent and not groups - before:
+        refusals.append(Refusal(Rule.FREEZE_TOO_LONG, scope=freeze.scope, groups=sorted(groups), want="another group"))
+    if refusals:
+        return tuple(refusals)
+    kept = tuple(f for f in journal.freezes if f.message.lapses + FREEZE_MOST > time)
+    after = journal._recorded(SigningKind.FROZEN, freeze.struct_hash, now)  # noqa: SLF001
+    return replace(after, freezes=(*kept, signed))
+
+
+def admit_unfreeze(journal: SeatJournal, signed: Signed[Unfreeze], now: int) -> Learned:
+    """End one freeze early, by quorum and after the delay that its `not_before` states, a roster delay at the least."""
+    roster, unfreeze = journal.roster, signed.message
+    if roster is None:
+        return (Refusal(Rule.NOT_PINNED, seat=journal.state.seat, want="genesis pinned first"),)
+    time = max(now, journal.state.time)
+    frozen = next((f.message for f in journal.freezes if f.message.struct_hash == unfreeze.freeze), None)
+    if frozen is None:
+        return (Refusal(Rule.NOT_SUCCESSOR, freeze=unfreeze.freeze.hex(), want="a freeze that this seat knows"),)
+    earliest = max(unfreeze.not_before, frozen.from_time + roster.version.delay)
+    refusals = [*roster.check_quorum(signed, roster.version.thresholds.unfreeze, None, time)]
+    if time < earliest:
+        refusals.append(Refusal(Rule.TOO_EARLY, not_before=earliest, now=time))
+    if refusals:
+        return tuple(refusals)
+    after = journal._recorded(SigningKind.UNFROZEN, unfreeze.struct_hash, now)  # noqa: SLF001
+    return replace(after, freezes=tuple(f for f in journal.freezes if f.message != frozen))
+
+
+def counted(entries: Iterable[Counter], asset: str, now: int) -> int:
+    """Base units of one asset within 24 hours. An entry from the future counts too: a clock that ran back frees nothing."""
+    return sum(entry.units for entry in entries if entry.asset == asset and entry.time > now - DAY)
+
+
+def _window(entries: tuple[Counter, ...], more: Iterable[Spent], now: int) -> tuple[Counter, ...]:
+    kept = tuple(entry for entry in entries if entry.time > now - DAY)
+    return (*kept, *(Counter(now, spent.asset, spent.units) for spent in more))
+
+
+def _groups(roster: Roster, signed: Signed[Freeze], now: int) -> set[str]:
+    people = roster.people_who_signed(signed, now)
+    return {group for person in roster.version.people if person.id in people for group in person.groups}
+
+
+def _counters(rows: Iterable[Any]) -> tuple[Counter, ...]:
+    return tuple(Counter(int(time), str(asset), int(units)) for time, asset, units in rows)
+
+
+def _bound_json(bound: Bound) -> dict[str, Any]:
+    return {
+        "meaning": _hex(bound.meaning),
+        "digests": [_hex(digest) for digest in bound.digests],
+        "intents": [_hex(intent) for intent in bound.intents],
+        "requests": [_hex(request) for request in bound.requests],
+        "voided": bound.voided,
+    }
+
+
+def _bound(data: Mapping[str, Any]) -> Bound:
+    if type(data["voided"]) is not bool:
+        raise ValueError(data["voided"])
+    digests, intents, requests = (tuple(_bytes(x) for x in data[name]) for name in ("digests", "intents", "requests"))
+    return Bound(_bytes(data["meaning"]), digests, intents, requests, data["voided"])
+
+
+def _hex(value: bytes) -> str:
+    return "0x" + value.hex()
+
+
+def _bytes(text: str) -> bytes:
+    value = bytes.fromhex(text.removeprefix("0x"))
+    if len(value) != 32:
+        raise ValueError(text)
+    return value
