@@ -10,7 +10,9 @@ def authorities(deployment: Deployment) -> Authorities:
     """Against whom origins are checked: everything verified from genesis, nothing taken from a row."""
     _ = deployment.activated
     bundle = deployment.bundle
-    return Authorities(bundle.assets, deployment.rosters, {bundle.hash: bundle.fees}, holding_of(deployment.inventory()))
+    return Authorities(
+        bundle.assets, deployment.rosters, {bundle.hash: bundle.fees}, holding_of(deployment.inventory())
+    )
 
 
 def audit(deployment: Deployment) -> list[Finding]:

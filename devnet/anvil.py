@@ -57,7 +57,7 @@ class Anvil(Node):
 
     @property
     def state_file(self) -> Path:
-        """Blocks, balances and receipts; written every 2 s and at SIGTERM."""
+        """Blocks, balances and receipts; written every 10 s and at SIGTERM."""
         return self.folder / "state.json"
 
     def command(self) -> Command:
@@ -73,7 +73,8 @@ class Anvil(Node):
             str(self.chain_id),
         ]
         argv += ["--accounts", "0", "--slots-in-an-epoch", "1", "--quiet"]
-        argv += ["--state", str(self.state_file), "--state-interval", "2"]
+        argv += ["--state", str(self.state_file), "--state-interval", "10"]
+        argv += ["--preserve-historical-states"]  # or a restart would make every older block unreadable
         argv += ["--block-time", str(self.block_time)] if self.block_time else []
         return Command(argv, {"HOME": str(self.folder)})
 

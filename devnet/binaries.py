@@ -110,9 +110,7 @@ def find_postgres(cache: Path | None = None, progress: Progress = lambda _: None
     root = _cached(Program.POSTGRES, "postgresql", _fetch_postgres, cache, progress)
     found = _installed_postgres(root)
     if found is None:
-        raise ProgramMissing(
-            Program.POSTGRES, f"{root} holds no server", "Install the Debian package postgresql"
-        )
+        raise ProgramMissing(Program.POSTGRES, f"{root} holds no server", "Install the Debian package postgresql")
     return found
 
 
@@ -182,9 +180,7 @@ def _fetch_anvil(draft: Path, into: Path) -> None:
     done = subprocess.run(argv, cwd=draft, capture_output=True, text=True, check=False)  # noqa: S603
     archives = list(draft.glob("*.tgz"))
     if done.returncode != 0 or len(archives) != 1:
-        raise ProgramMissing(
-            Program.ANVIL, f"npm pack {package} failed: {done.stderr.strip()[-400:]}", remedy
-        )
+        raise ProgramMissing(Program.ANVIL, f"npm pack {package} failed: {done.stderr.strip()[-400:]}", remedy)
     found = "sha512-" + base64.b64encode(hashlib.sha512(archives[0].read_bytes()).digest()).decode()
     if found != integrity:
         raise WrongHash(f"{package}@{ANVIL_VERSION}", integrity, found)
@@ -211,9 +207,7 @@ def _fetch_bitcoind(draft: Path, into: Path) -> None:
         came = apt.unpack(apt.closure(BITCOIN_PACKAGE), draft / "root", _holds_library)
         _gather(draft / "root", into)
     except (CommandFailed, NoMirror, NotInClosure) as error:
-        raise ProgramMissing(
-            Program.BITCOIND, f"Debian's package could not be fetched: {error}", remedy
-        ) from error
+        raise ProgramMissing(Program.BITCOIND, f"Debian's package could not be fetched: {error}", remedy) from error
     (into / "versions.json").write_text(json.dumps({p.name: p.version for p in came}, indent=1) + "\n")
 
 

@@ -97,9 +97,7 @@ class Bitcoind(Node):
             "printtoconsole": 1,
             "debuglogfile": 0,
         }
-        return Command(
-            [str(program), "-regtest", *(f"-{k}={v}" for k, v in flags.items())], {"HOME": str(self.folder)}
-        )
+        return Command([str(program), "-regtest", *(f"-{k}={v}" for k, v in flags.items())], {"HOME": str(self.folder)})
 
     def ready(self) -> bool:
         """Whether it answers, on regtest, and is done warming up."""
@@ -135,9 +133,7 @@ class Bitcoind(Node):
         """One JSON-RPC call; fractions are Decimal. Raises RpcFailed or requests.RequestException."""
         body = {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": params}
         url = self.url if wallet is None else f"{self.url}/wallet/{wallet}"
-        answer = self._session.post(
-            url, data=json.dumps(body, default=_plain), auth=self.credentials, timeout=120
-        )
+        answer = self._session.post(url, data=json.dumps(body, default=_plain), auth=self.credentials, timeout=120)
         if not answer.content:
             raise RpcFailed(method, answer.status_code, answer.reason)
         content = json.loads(answer.text, parse_float=Decimal)

@@ -29,9 +29,7 @@ def _fail(error: Exception) -> typer.Exit:
 @app.command()
 def up(
     home: HomeOption = None,
-    block_time: Annotated[
-        int | None, typer.Option(help="Seconds between Anvil's blocks [default: on demand].")
-    ] = None,
+    block_time: Annotated[int | None, typer.Option(help="Seconds between Anvil's blocks [default: on demand].")] = None,
 ) -> None:
     """Fetch what is missing, start the network and Bulkhead's processes, give birth if need be; lives on until `down`."""
     import time
@@ -68,7 +66,8 @@ def status(home: HomeOption = None) -> None:
     from devnet.network import Devnet
 
     network = Devnet(home)
-    table = Table("name", "kind", "pid", "address", "state")
+    table = Table("name", "kind", "pid", "address", "state", box=None)
+    table.columns[3].overflow = "fold"
     for node in network.status():
         table.add_row(node.name, node.kind, str(node.pid or ""), node.address, node.state.value)
     for service in Services(network).all:

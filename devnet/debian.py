@@ -124,15 +124,11 @@ class PrivateApt:
             raise NotInClosure(package)
         return closure
 
-    def unpack(
-        self, packages: Iterable[Package], into: Path, wanted: Callable[[Package], bool]
-    ) -> list[Package]:
+    def unpack(self, packages: Iterable[Package], into: Path, wanted: Callable[[Package], bool]) -> list[Package]:
         """Download the wanted packages and unpack them (no scripts are run); returns what came."""
         chosen = [p for p in packages if wanted(p)]
         debs = self.folder / "debs"
-        run(
-            "apt-get", "-qq", "download", *(f"{p.name}={p.version}" for p in chosen), *self._options, cwd=debs
-        )
+        run("apt-get", "-qq", "download", *(f"{p.name}={p.version}" for p in chosen), *self._options, cwd=debs)
         into.mkdir(parents=True, exist_ok=True)
         for deb in sorted(debs.glob("*.deb")):
             run("dpkg", "-x", str(deb), str(into))

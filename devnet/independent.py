@@ -6,6 +6,7 @@ Addresses come as text from the inventory; everything else is a plain JSON-RPC c
 
 from collections.abc import Iterable
 from decimal import Decimal
+from typing import Any
 
 from devnet.anvil import Anvil
 from devnet.bitcoind import Bitcoind
@@ -30,7 +31,7 @@ def tokens(anvil: Anvil, contract: str, addresses: Iterable[str]) -> int:
 def bitcoin(bitcoind: Bitcoind, descriptors: Iterable[str], confirmations: int) -> int:
     """Satoshi that these descriptors' first 200 scripts of each branch hold, this many confirmations deep."""
     objects = [{"desc": branch, "range": 200} for d in descriptors for branch in _branches(bitcoind, d)]
-    found = bitcoind.rpc("scantxoutset", "start", objects)
+    found: Any = bitcoind.rpc("scantxoutset", "start", objects)
     tip = int(found["height"])
     deep = [u for u in found["unspents"] if tip - int(u["height"]) + 1 >= confirmations]
     return sum(int(Decimal(u["amount"]) * 10**8) for u in deep)
@@ -39,4 +40,5 @@ def bitcoin(bitcoind: Bitcoind, descriptors: Iterable[str], confirmations: int) 
 def _branches(bitcoind: Bitcoind, descriptor: str) -> list[str]:
     body = descriptor.partition("#")[0]
     plain = [body.replace("<0;1>", branch) for branch in ("0", "1")]
-    return [str(bitcoind.rpc("getdescriptorinfo", d)["descriptor"]) for d in plain]
+    told: list[Any] = [bitcoind.rpc("getdescriptorinfo", d) for d in plain]
+    return [str(answer["descriptor"]) for answer in told]

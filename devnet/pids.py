@@ -57,9 +57,7 @@ class Identity:
         except ProcessLookupError:
             return False
         try:
-            if (
-                not self.alive()
-            ):  # looked at after the handle was taken: the handle cannot move to another process
+            if not self.alive():  # looked at after the handle was taken: the handle cannot move to another process
                 return False
             signal.pidfd_send_signal(handle, number)
         except ProcessLookupError:

@@ -133,9 +133,7 @@ class Postgres(Node):
             "-k",
             str(self.data),
         ]
-        safety = (
-            {} if self.durable else {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
-        )
+        safety = {} if self.durable else {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
         for key, value in {**_SETTINGS, **safety, "port": str(_PORT)}.items():
             argv += ["-c", f"{key}={value}"]
         return Command(argv, self._environment(), self._who.account)
@@ -153,15 +151,11 @@ class Postgres(Node):
         return True
 
     def _connect(self) -> psycopg.Connection[tuple[object, ...]]:
-        return psycopg.connect(
-            host=str(self.data), port=_PORT, user=OWNER, dbname="postgres", autocommit=True
-        )
+        return psycopg.connect(host=str(self.data), port=_PORT, user=OWNER, dbname="postgres", autocommit=True)
 
     def _has(self, database: str) -> bool:
         with self._connect() as connection:
-            return (
-                connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,)).rowcount == 1
-            )
+            return connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (database,)).rowcount == 1
 
     def _environment(self) -> Mapping[str, str]:
         """Where a fetched PostgreSQL finds its libraries: beside itself, in ROOT/usr/lib."""
@@ -193,9 +187,7 @@ class Postgres(Node):
 def postgres(*, durable: bool = False, programs: Path | None = None) -> Iterator[str]:
     """A PostgreSQL for the length of a block; yields its address. Raises NodeFailed or ProgramMissing."""
     folder = Path(tempfile.mkdtemp(prefix="bulkhead-pg-"))
-    folder.chmod(
-        0o711
-    )  # the account of the server has to pass through to its own folder, not to list this one
+    folder.chmod(0o711)  # the account of the server has to pass through to its own folder, not to list this one
     server = Postgres(folder, durable=durable, programs=programs)
     try:
         server.start()

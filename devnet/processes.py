@@ -21,9 +21,7 @@ from typing import ClassVar, Final
 from devnet.pids import Identity, Record, end, holds_port
 
 _PR_SET_PDEATHSIG: Final = 1
-_LIBC: Final = ctypes.CDLL(
-    None, use_errno=True
-)  # loaded here: between fork and exec nothing may be looked up
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)  # loaded here: between fork and exec nothing may be looked up
 _POLL_SECONDS: Final = 0.02
 GRACE_SECONDS: Final = 15.0  # between the gentle signal and SIGKILL
 _INHERITED: Final = ("PATH", "LANG", "TMPDIR", "TZ")
@@ -70,9 +68,7 @@ class _Spawner:
     """
 
     def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[
-            tuple[Callable[[], subprocess.Popen[bytes]], Future[subprocess.Popen[bytes]]]
-        ]
+        self._jobs: queue.SimpleQueue[tuple[Callable[[], subprocess.Popen[bytes]], Future[subprocess.Popen[bytes]]]]
         self._jobs = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._owner = 0
@@ -294,9 +290,7 @@ class Node(ABC):
         return int(file.read_text()) if file.is_file() else None
 
 
-def stop_recorded(
-    file: Path, gentle: signal.Signals = signal.SIGTERM, seconds: float = GRACE_SECONDS
-) -> bool:
+def stop_recorded(file: Path, gentle: signal.Signals = signal.SIGTERM, seconds: float = GRACE_SECONDS) -> bool:
     """Stop the process that a record names, if it is still that process; False when it was gone."""
     record = Record.read(file)
     if record is None:

@@ -4,12 +4,11 @@
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from custody.commands.common import AsJson, Home, home, out, say_json
 from custody.rules.amounts import Amount, Assets
 from custody.rules.coverage import check, surplus
-from custody.rules.statements import Statement
+from custody.rules.statements import AssetCoverage, Statement
 
 app = typer.Typer(
     help="Reserves, liabilities, in flight and surplus per asset, from a fresh statement of the attestor."
@@ -44,35 +43,32 @@ def coverage(
 
 
 def show(statement: Statement, assets: Assets) -> None:
-    """The table a person reads, with the blocks that everything refers to."""
-    table = Table(title=f"Coverage by statement {statement.sequence}, ledger position {statement.ledger_position}")
-    columns = (
-        "asset",
-        "reserves",
-        "on chain",
-        "in ledger",
-        "available",
-        "held",
-        "suspense",
-        "in flight",
-        "accrued fees",
-        "surplus",
+    """What a person reads: every number whole, and the blocks that everything refers to."""
+    out.print(
+        f"coverage by statement {statement.sequence} at ledger position {statement.ledger_position}", markup=False
     )
-    for column in columns:
-        table.add_column(column, justify="left" if column == "asset" else "right")
+    for height in statement.heights:
+        out.print(f"  {height.chain} at final block {height.height} 0x{height.hash.hex()}", markup=False)
     for row in statement.coverage:
         asset = assets.get(row.asset)
-        units = (
-            row.reserves,
-            row.on_chain,
-            row.in_ledger,
-            row.available,
-            row.held,
-            row.suspense,
-            row.in_flight,
-            row.accrued_fees,
-        )
-        table.add_row(row.asset, *(Amount(asset, u).decimal for u in units), Amount(asset, surplus(row)).decimal)
-    out.print(table)
-    for height in statement.heights:
-        out.print(f"{height.chain} at final block {height.height} 0x{height.hash.hex()}", markup=False)
+        told = {name: Amount(asset, units).decimal for name, units in row_numbers(row).items()}
+        width = max(len(number) for number in told.values())
+        out.print(f"{row.asset}", markup=False)
+        for name, number in told.items():
+            out.print(f"  {name:20} {number:>{width}}", markup=False)
+
+
+def row_numbers(row: AssetCoverage) -> dict[str, int]:
+    """The arithmetic of law 2 in the order in which it is done; base units."""
+    return {
+        "on chain": row.on_chain,
+        "in ledger": row.in_ledger,
+        "reserves (lesser)": row.reserves,
+        "- available": row.available,
+        "- held": row.held,
+        "- suspense": row.suspense,
+        "- in flight": row.in_flight,
+        "= surplus": surplus(row),
+        "accrued fees": row.accrued_fees,
+        "of which matured": row.matured_fees,
+    }

@@ -80,12 +80,12 @@ def check_wallet(
 
 
 def _check_apart(new: WalletCertificate, known: Iterable[WalletCertificate]) -> Iterator[Refusal]:
-    mine = {(s.key.public, s.key.xpub) for s in new.seats}
+    mine = {s.key.material: s.key.seat for s in new.seats}
     for other in known:
         if other.struct_hash == new.struct_hash:
             continue
-        if shared := mine & {(s.key.public, s.key.xpub) for s in other.seats}:
-            holders = sorted(s.key.seat for s in new.seats if (s.key.public, s.key.xpub) in shared)
+        if shared := mine.keys() & {s.key.material for s in other.seats}:
+            holders = sorted(mine[material] for material in shared)
             yield Refusal(Rule.KEY_REUSED, label=new.label, other=other.label, seats=holders)
         if (other.label, other.chain) == (new.label, new.chain):
             yield Refusal(Rule.NAME_REUSED, label=new.label, chain=new.chain)

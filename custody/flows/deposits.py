@@ -28,7 +28,7 @@ KEEP: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """What one step did on one chain. `behind` is how many blocks are still to be followed; what was `refused` is not credited."""
+    """What one step did on one chain. `behind` counts blocks still to be followed; what was `refused` is not credited."""
 
     chain: Chain
     head: int

@@ -82,7 +82,7 @@ class History:
         return True
 
     def recheck(self, journal: Journal) -> None:
-        """Read the newest segment and one older one again. Raises Refused(HISTORY_CHANGED) with the first position that differs."""
+        """Read the newest segment and one older one again. Raises Refused(HISTORY_CHANGED)."""
         if self.head.position == 0:
             return
         newest = (self.head.position - 1) // SEGMENT

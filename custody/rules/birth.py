@@ -213,7 +213,7 @@ def _check_new_key(state: SeatState, key: WalletKey) -> Iterator[Refusal]:
     if state.key(key.label, key.chain) is not None:
         yield Refusal(Rule.ALREADY_EXISTS, label=key.label, chain=key.chain)
     for other in state.keys:
-        if _material(other) == _material(key) and (other.label, other.chain) != (key.label, key.chain):
+        if other.material == key.material and (other.label, other.chain) != (key.label, key.chain):
             yield Refusal(Rule.KEY_REUSED, label=key.label, chain=key.chain, made_for=f"{other.label} on {other.chain}")
 
 
@@ -265,19 +265,14 @@ def _check_place(state: SeatState, certificate: WalletCertificate) -> Iterator[R
             yield Refusal(Rule.NOT_SUCCESSOR, previous=certificate.previous.hex(), want="a wallet's newest certificate")
         else:
             yield from check_succession(wallets[line][-1], certificate)
-    offered = {_material(s.key) for s in certificate.seats}
+    offered = {s.key.material for s in certificate.seats}
     for wallet, others in wallets.items():
         if wallet == line:
             continue
         if any((c.label, c.chain) == (certificate.label, certificate.chain) for c in others):
             yield Refusal(Rule.ALREADY_ACCEPTED, label=certificate.label, chain=certificate.chain, wallet=wallet.hex())
-        if shared := offered & {_material(s.key) for c in others for s in c.seats}:
+        if shared := offered & {s.key.material for c in others for s in c.seats}:
             yield Refusal(Rule.KEY_REUSED, label=certificate.label, wallet=wallet.hex(), keys=sorted(shared))
-
-
-def _material(key: WalletKey) -> str:
-    """The key itself, without the origin in front of an xpub, which anybody can write differently."""
-    return key.xpub.rpartition("]")[2] or key.public.hex()
 
 
 def seat_head(state: SeatState) -> SeatHead | Refusal:

@@ -218,7 +218,7 @@ def _check_chains(version: RosterVersion) -> Iterator[Refusal]:
 
 
 def _check_thresholds(version: RosterVersion) -> Iterator[Refusal]:
-    limits = {"policy": len(version.policy_owners)}
+    limits = {"policy": len(version.policy_owners) - 1}  # the author of a bundle never counts
     for name, needed in version.thresholds.to_json().items():
         most = limits.get(name, len(version.people))
         if not 1 <= int(needed) <= most:

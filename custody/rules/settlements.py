@@ -105,7 +105,9 @@ def _check_trade(trade: Trade, schedule: FeeSchedule, customers: frozenset[str])
         sums[leg.asset] += leg.change
         moved[leg.customer, leg.asset] += leg.change  # net: coins sent to oneself would raise the fee's basis at will
         if leg.change == 0:
-            yield Refusal(Rule.NOT_POSITIVE, field=f"trade {trade.id}", got="a leg of zero", want="legs that move something")
+            yield Refusal(
+                Rule.NOT_POSITIVE, field=f"trade {trade.id}", got="a leg of zero", want="legs that move something"
+            )
     for asset, total in sorted(sums.items()):
         if total:
             yield Refusal(Rule.NOT_ZERO_SUM, trade=trade.id, asset=asset, total=total)
@@ -116,7 +118,9 @@ def _check_trade(trade: Trade, schedule: FeeSchedule, customers: frozenset[str])
     for fee in trade.fees:
         charged[fee.customer, fee.asset] += fee.units
         if fee.units == 0:
-            yield Refusal(Rule.NOT_POSITIVE, field=f"trade {trade.id}", got="a fee of zero", want="fees that charge something")
+            yield Refusal(
+                Rule.NOT_POSITIVE, field=f"trade {trade.id}", got="a fee of zero", want="fees that charge something"
+            )
     for (customer, asset), units in sorted(charged.items()):
         basis = abs(moved.get((customer, asset), 0))
         if basis == 0:

@@ -97,9 +97,9 @@ class Signed(Generic[M]):
         return frozenset(s.key for s in self.signatures if s.is_over(digest))
 
     def joined(self, more: Iterable[Signature]) -> "Signed[M]":
-        """The same message with more signatures, each key once, in key order."""
-        by_key = {s.key: s for s in (*self.signatures, *more)}
-        return Signed(self.message, tuple(sorted(by_key.values(), key=lambda s: (s.key.scheme, s.key.public))))
+        """The same message with more signatures, each distinct one once, in key order."""
+        distinct = {*self.signatures, *more}  # never one instead of another of its key: a false one must not push out a true one
+        return Signed(self.message, tuple(sorted(distinct, key=lambda s: (s.key.scheme, s.key.public, s.value))))
 
     def to_json(self) -> dict[str, Any]:
         """`{"type", "message", "signatures"}`."""

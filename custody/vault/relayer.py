@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
@@ -13,7 +13,7 @@ from eth_keys.datatypes import PrivateKey
 
 from custody.flows.ports import Clock
 from custody.rules.certificates import WalletCertificate
-from custody.rules.errors import InvalidInput
+from custody.rules.errors import InvalidInput, Unavailable
 from custody.rules.refusals import Refusal, Refused, Rule, raise_if
 from custody.rules.relaying import RelayCall, check_call
 from custody.rules.roster import Relayer, Roster, RosterVersion, check_genesis, check_version, relayer_key
@@ -69,7 +69,10 @@ class RelayerHost:
                 ]
             )
         if pinned is None:
-            self._vault.write(_PINNED, signed.to_json(), 0)
+            try:
+                self._vault.write(_PINNED, signed.to_json(), 0)
+            except CasConflict as error:
+                raise Unavailable("relayer", "another call pinned meanwhile; ask again") from error
 
     def sign_call(self, call: RelayCall, certificate: Signed[WalletCertificate], now: int) -> bytes:
         """The signed EIP-1559 transaction, RLP bytes; raises Refused with every reason against it."""
@@ -80,7 +83,7 @@ class RelayerHost:
         refusals = list(roster.check_certificate(certificate, now))
         raise_if(refusals or check_call(call, certificate.message, self._entry(pinned.message, call.chain)))
         account: LocalAccount = Account.from_key(self._private())
-        fields = {
+        fields: dict[str, Any] = {
             "type": 2,
             "chainId": Chain(call.chain).evm_id,
             "nonce": call.nonce,
@@ -175,5 +178,5 @@ class RemoteRelayer:
         answer = self._client.call("sign_call", {"call": call.to_json(), "certificate": certificate.to_json()})
         raw = answer.get("raw") if isinstance(answer, Mapping) else None
         if not isinstance(raw, str):
-            raise InvalidInput("relayer answer", Rule.MALFORMED, type(answer).__name__, "raw transaction bytes")
+            raise Unavailable("relayer", "its socket answered in another shape")
         return bytes.fromhex(raw.removeprefix("0x"))

@@ -140,7 +140,9 @@ def impostors(stage: Stage, story: Story) -> None:
     for token in (contracts.fake_usd, contracts.lying_usd):
         mint(stage.evm, stage.world.deployer, token, sender.address, 9_000 * DOLLAR)
         transfer(stage.evm, sender, token, at["alice", EVM], 9_000 * DOLLAR)
-    reverted = send(stage.evm, sender, contracts.reverter, call_data("forward(address)", at["alice", EVM]), value=ETHER, gas=300_000)
+    reverted = send(
+        stage.evm, sender, contracts.reverter, call_data("forward(address)", at["alice", EVM]), value=ETHER, gas=300_000
+    )
     story.claim("the call that pays alice and reverts was mined", not reverted.succeeded, reverted.height)
     stage.mine()
     stage.watch()

@@ -32,19 +32,24 @@ def trades(stage: Stage, story: Story) -> None:
     )
     owned = stage.available("alice", "USDX"), stage.available("bob", "BTC")
     story.claim("both sides moved to the unit, the fee accrued", owned == (price - price // 2000, 130_000_000), owned)
-    greedy = _settlement(stage, "settlement-2", "t-2", 1_000, 600_000, fee=600_000)
-    story.claim(
-        "a fee above the signed schedule is refused",
-        _record(stage, greedy) == {Rule.FEE_ABOVE_SCHEDULE},
-        _record(stage, greedy),
-    )
-    beyond = _settlement(stage, "settlement-3", "t-3", 10 * 100_000_000, 1, fee=0)
-    story.claim(
-        "a trade beyond the balance is refused",
-        _record(stage, beyond) == {Rule.INSUFFICIENT_BALANCE},
-        _record(stage, beyond),
-    )
-    story.claim("the same trade settles once", _record(stage, good) == {Rule.ALREADY_RECORDED}, _record(stage, good))
+    for what, rule, name, trade, numbers in (
+        (
+            "a fee above the signed schedule is refused",
+            Rule.FEE_ABOVE_SCHEDULE,
+            "settlement-2",
+            "t-2",
+            (1_000, 600_000, 600_000),
+        ),
+        ("a trade beyond the balance is refused", Rule.INSUFFICIENT_BALANCE, "settlement-3", "t-3", (10**9, 1, 0)),
+    ):
+        result = _record(stage, _settlement(stage, name, trade, *numbers))
+        story.claim(what, result == {rule}, _told(result))
+    again = _record(stage, good)
+    story.claim("the same trade settles once", isinstance(again, set) and Rule.ALREADY_RECORDED in again, _told(again))
+
+
+def _told(result: int | set[Rule]) -> str:
+    return f"position {result}" if isinstance(result, int) else ", ".join(sorted(result))
 
 
 def _settlement(stage: Stage, name: str, trade: str, quantity: int, price: int, fee: int) -> Signed[Settlement]:

@@ -61,7 +61,6 @@ class Entries:
 
     def many(self) -> int:
         """As many entries as wait for one writer at once, each acknowledged only when it is durable."""
-
         futures = [self._group.submit(partial(_append, entry)) for entry in self._take(GROUP)]
         for future in futures:
             future.result()

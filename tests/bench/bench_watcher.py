@@ -9,7 +9,7 @@ import itertools
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import requests
 
@@ -67,7 +67,7 @@ class BareCalls:
 class _Tap:
     """Listens to what goes out through `requests`."""
 
-    def __enter__(self) -> "_Tap":
+    def __enter__(self) -> Self:
         self.bodies: list[bytes] = []
         self._send = requests.Session.send
 

@@ -106,7 +106,17 @@ class SafeChain(FakeChain):
         self._answer()
         safe = certificate.safe[0]
         nobody = SafeState(
-            wallet, certificate.chain, safe.address, False, 0, (), 0, ZERO_ADDRESS, ZERO_ADDRESS, ZERO_ADDRESS, ()
+            wallet,
+            certificate.chain,
+            safe.address,
+            deployed=False,
+            nonce=0,
+            owners=(),
+            threshold=0,
+            singleton=ZERO_ADDRESS,
+            handler=ZERO_ADDRESS,
+            guard=ZERO_ADDRESS,
+            modules=(),
         )
         return replace(nobody, **getattr(self, "drift", {}))
 

@@ -4,6 +4,7 @@
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -650,10 +651,8 @@ class TestChains:
         house = lived_in()
         house.evm.calls_left = calls
         attestor = house.attestor()
-        try:
+        with suppress(Unavailable):
             attestor.statement()
-        except (Unavailable, Refused) as error:
-            assert isinstance(error, Unavailable) or Rule.ORIGIN_UNKNOWN in rules_of(error)
         house.evm.calls_left, house.evm.offline = None, False
         assert verify_statement(attestor.statement(), roster()) == []
 

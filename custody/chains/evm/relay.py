@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Calls that the relayer pays for: built here, signed by the relayer's own seat, sent and followed to a receipt."""
 
-import time
 from typing import Final, Protocol
 
 from custody.chains.evm import wire
 from custody.chains.evm.client import EvmClient
+from custody.chains.evm.deploy import check_deployed
+from custody.chains.evm.transactions import wait
 from custody.rules.certificates import WalletCertificate
 from custody.rules.errors import Unavailable
+from custody.rules.refusals import raise_if
 from custody.rules.relaying import RelayCall, deploy_call_data
 from custody.rules.signatures import Key, Signed
 
 _TIP: Final = 10**9
-_WAIT: Final = 60.0
 
 
 class RelaySigner(Protocol):
@@ -34,12 +35,13 @@ def deploy_certified(client: EvmClient, relayer: RelaySigner, signed: Signed[Wal
     """
     safe = signed.message.safe[0]
     if client.code(safe.address):
+        raise_if(check_deployed(client, safe))
         return
     raw = relayer.sign_call(_call(client, relayer, safe.factory, deploy_call_data(signed.message)), signed)
     sent = client.call("eth_sendRawTransaction", "0x" + raw.hex())
-    _wait(client, str(sent))
-    if not client.code(safe.address):
-        raise Unavailable(f"Safe {safe.address}", "its deployment was mined and left no code")
+    if not wait(client, wire.data(sent, "transaction hash", 32)).succeeded and not client.code(safe.address):
+        raise Unavailable(f"Safe {safe.address}", "its deployment was mined and reverted")
+    raise_if(check_deployed(client, safe))
 
 
 def _call(client: EvmClient, relayer: RelaySigner, to: str, data: bytes) -> RelayCall:
@@ -58,15 +60,3 @@ def _call(client: EvmClient, relayer: RelaySigner, to: str, data: bytes) -> Rela
         max_fee_per_gas=wire.quantity(price, "gas price") * 2 + _TIP,
         max_priority_fee_per_gas=_TIP,
     )
-
-
-def _wait(client: EvmClient, transaction: str) -> None:
-    deadline = time.monotonic() + _WAIT
-    while time.monotonic() < deadline:
-        receipt = client.call("eth_getTransactionReceipt", transaction)
-        if isinstance(receipt, dict):
-            if receipt.get("status") != "0x1":
-                raise Unavailable(f"transaction {transaction}", "it was mined and reverted")
-            return
-        time.sleep(0.1)
-    raise Unavailable(f"transaction {transaction}", f"not mined within {_WAIT:.0f} s")

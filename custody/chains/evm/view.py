@@ -76,8 +76,10 @@ class EvmView:
         if isinstance(proof, BitcoinProof) or proof.chain != str(self.chain):
             return Refusal(Rule.ORIGIN, chain=proof.chain, want=str(self.chain))
         canonical = self.block(proof.height)
-        if canonical is None or canonical.hash != proof.block:
-            stands = None if canonical is None else canonical.hash.hex()
+        if canonical is None:  # it lags, or the chain got shorter: neither says that the block is not there
+            raise Unavailable(f"block {proof.height} of {self.chain}", "the node has no block so high")
+        if canonical.hash != proof.block:
+            stands = canonical.hash.hex()
             return Refusal(Rule.ORIGIN, height=proof.height, block=proof.block.hex(), canonical=stands)
         address = str(to_checksum_address(proof.address))
         scan = Scan(self._client, proof.height, proof.height)
