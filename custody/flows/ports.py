@@ -13,7 +13,18 @@ from custody.rules.amounts import Asset
 from custody.rules.certificates import DepositAddress, SeatHead, SeatKey, WalletCertificate
 from custody.rules.deposits import BlockRef, DepositStatus, Sighting
 from custody.rules.ledger import Account, AccountKind, Entry, JournalEntry, JournalHead
+from custody.rules.intents import Anchor
 from custody.rules.origins import ChainProof
+from custody.rules.payments import (
+    Envelope,
+    Followed,
+    Payment,
+    Reservation,
+    SeatSignatures,
+    SignedPayout,
+    Sweep,
+    UnsignedPayout,
+)
 from custody.rules.refusals import Refusal
 from custody.rules.roster import RosterVersion
 from custody.rules.signatures import Key, Signature, Signed
@@ -378,4 +389,62 @@ class AttestorMemory(Protocol):
 
     def advance(self, seconds: int) -> int:
         """Move the statement clock forward by a positive number of seconds; gives the new offset."""
+        ...
+
+
+class PayoutChain(Protocol):
+    """Payouts on one chain: built, put together from signatures, sent and followed. Holds no key of a wallet.
+
+    `wallet` is the wallet's name, `certificate` the one whose keys sign. Every method raises Unavailable where the node does
+    not answer, and Refused with the rule where something must not go out.
+    """
+
+    @property
+    def chain(self) -> Chain:
+        """The chain that the node was confirmed to be on."""
+        ...
+
+    def preflight(self, wallet: bytes, certificate: WalletCertificate) -> Sequence[Refusal]:
+        """What about the wallet on chain differs from its certificate; empty where nothing does."""
+        ...
+
+    def next_anchor(
+        self, wallet: bytes, certificate: WalletCertificate, payments: Sequence[Payment], taken: Collection[str]
+    ) -> Reservation:
+        """A free anchor and everything else to pin for these payments. `taken` are references pinned by unfinished permits."""
+        ...
+
+    def build(
+        self,
+        certificate: WalletCertificate,
+        reservation: Reservation,
+        payments: Sequence[Payment],
+        sweeps: Sequence[Sweep] = (),
+    ) -> UnsignedPayout:
+        """The whole transaction, simulated where the chain can; deterministic for one state of the chain."""
+        ...
+
+    def void(self, certificate: WalletCertificate, anchor: Anchor, outbid: int = 0) -> UnsignedPayout:
+        """The anchor's canonical no-op. `outbid` is the fee of the variant that it has to replace, where one was sent."""
+        ...
+
+    def combine(
+        self, certificate: WalletCertificate, unsigned: UnsignedPayout, signatures: Sequence[SeatSignatures]
+    ) -> SignedPayout:
+        """Check every signature against the certificate's keys and put M of them in place."""
+        ...
+
+    def seal(self, certificate: Signed[WalletCertificate], signed: SignedPayout) -> Envelope:
+        """The bytes to store and then to broadcast; a new envelope is made only where the last one is stale."""
+        ...
+
+    def broadcast(self, envelope: Envelope) -> None:
+        """Send; the same bytes again are fine. Unavailable means that the outcome is unknown.
+
+        Raises Refused(relayers_nonce_used_by_another_transaction): seal again; Refused(anchor_already_consumed): follow.
+        """
+        ...
+
+    def follow(self, certificate: WalletCertificate, envelopes: Sequence[Envelope], since: int = 0) -> Followed:
+        """What became of a payout, by every envelope of every variant of it. `since` is a height before the first broadcast."""
         ...

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Audit the journal: order, hashes, balances, and the origin of each entry, asked of a node or of its signers.
 
-`verify_ledger` starts from nothing; whoever audits again and again (the attestor) keeps an `AuditState` and goes on from there. What
-cannot be asked is a finding of its own, `origin_could_not_be_checked`, and never passes.
+`verify_ledger` starts from nothing; whoever audits again and again (the attestor) keeps an `AuditState` and goes on from there.
+What cannot be asked is a finding of its own, `origin_could_not_be_checked`, and never passes.
 """
 
 from collections import defaultdict
@@ -22,6 +22,7 @@ from custody.rules.signatures import Signed
 from custody.rules.wallets import Address, Chain
 
 BATCH: Final = 1000
+_EVER: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,19 +121,21 @@ def _check_kept(work: UnitOfWork, head: JournalHead) -> Finding | None:
 
 
 def compare_totals(work: UnitOfWork, state: AuditState, assets: Assets) -> list[Finding]:
-    """The running balances and totals that the store keeps, against those recomputed."""
+    """The running balances, totals and accrued fees that the store keeps, against those recomputed."""
     kinds: dict[tuple[AccountKind, Asset], int] = defaultdict(int)
     for (account, asset), units in state.balances.items():
         kinds[account.kind, asset] += units
     try:
         kept = {(str(account), asset): units for account, asset, units in work.journal.balances()}
         totals = {(str(kind), asset): units for kind, asset, units in work.journal.totals()}
+        matured = {("fees", asset): work.journal.matured_fees(asset, _EVER) for asset in assets}
     except InvalidInput as error:
         return [Finding(None, Refusal(Rule.ROW_DAMAGED, table="balances or totals", why=str(error)))]
     wanted = {(str(account), asset): units for (account, asset), units in state.balances.items()}
     told = (
         ("account", kept, wanted),
         ("total", totals, {(str(kind), asset): units for (kind, asset), units in kinds.items()}),
+        ("matured", matured, {("fees", asset): state.matured_fees(asset, _EVER) for asset in assets}),
     )
     return [
         Finding(None, Refusal(Rule.BALANCE_MISMATCH, **{what: key[0]}, asset=key[1].symbol, kept=had, journal=should))

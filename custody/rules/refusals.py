@@ -127,6 +127,12 @@ class Rule(StrEnum):
     FROZEN = "frozen"
     FREEZE_TOO_LONG = "freeze_too_long"
     AUTOMATIC_CAP = "automatic_cap_reached"
+    # building and sending a payout (TRUST.md, "One anchor per payout")
+    LEAF_FAILS = "simulation_of_a_leaf_fails"
+    TRANSACTION_TOO_LARGE = "transaction_too_large"
+    COIN_GONE = "reserved_coin_cannot_be_spent"
+    ENVELOPE_STALE = "relayers_nonce_used_by_another_transaction"
+    SECOND_DECODER = "second_decoder_disagrees"
 
 
 @dataclass(frozen=True, slots=True)

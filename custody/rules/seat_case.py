@@ -17,7 +17,7 @@ from custody.rules.facts import Destination, Facts, Owner, Purpose, Role, busine
 from custody.rules.intents import TransferIntent
 from custody.rules.payouts import DecodedPayload, Place
 from custody.rules.refusals import Refusal, Rule
-from custody.rules.requirement import Decision, stricter
+from custody.rules.requirement import Decision, Outcome, stricter
 from custody.rules.roster import ApiClient, Person, Roster
 from custody.rules.seat_journal import SeatJournal, counted
 from custody.rules.seat_request import BundleInForce, Kind, Policies, Request, Transfer
@@ -175,6 +175,15 @@ class Case:
                 pinned, newest = (bundle.rules for bundle in item.bundles)
                 first = pinned.evaluate(facts)
                 found[item.digest] = first if newest is pinned else stricter(first, newest.evaluate(facts))
+        return found
+
+    @cached_property
+    def automatic_asked(self) -> dict[str, int]:
+        """Base units by asset that policy would let go by themselves, all of this request together: many small are one large."""
+        found: dict[str, int] = {}
+        for item in self.items:
+            if item.digest in self.decisions and self.decisions[item.digest].outcome is Outcome.AUTOMATIC:
+                found[item.intent.asset] = found.get(item.intent.asset, 0) + item.intent.amount
         return found
 
     @cached_property

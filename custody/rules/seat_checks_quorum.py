@@ -106,15 +106,9 @@ def automatic_faults(case: Case, item: Item) -> Iterator[Refusal]:
     if item.intent.amount > most:
         yield Refusal(Rule.AUTOMATIC_CAP, asset=asset, units=item.intent.amount, most=most)
     cap = daily_cap(case, item.bundles, asset)
-    used = counted(case.journal.automatic, asset, case.time) + _asked(case, asset)
+    used = counted(case.journal.automatic, asset, case.time) + case.automatic_asked.get(asset, 0)
     if used > cap:
         yield Refusal(Rule.AUTOMATIC_CAP, asset=asset, would_be=used, daily_cap=cap)
-
-
-def _asked(case: Case, asset: str) -> int:
-    """Base units of this request that policy would let go by themselves, all together: many small ones are one large one."""
-    automatic = {digest for digest, decision in case.decisions.items() if decision.outcome is Outcome.AUTOMATIC}
-    return sum(i.intent.amount for i in case.items if i.digest in automatic and i.intent.asset == asset)
 
 
 def daily_cap(case: Case, bundles: tuple[BundleInForce, ...], asset: str) -> int:

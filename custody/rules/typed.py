@@ -8,9 +8,10 @@ Hashing is eth-account's (EIP-712); nothing here packs bytes by itself.
 
 import re
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Final, Self, get_args, get_origin, get_type_hints
 
-from eth_account.messages import SignableMessage, encode_typed_data
+from eth_account.messages import encode_typed_data
 from eth_utils.crypto import keccak
 
 from custody.rules.errors import InvalidInput
@@ -47,7 +48,7 @@ class Struct:
     @property
     def struct_hash(self) -> bytes:
         """EIP-712 hashStruct of this message: 32 bytes, the same in every deployment."""
-        return _encode(self, Domain(ZERO32)).body
+        return _body(self)
 
     def to_json(self) -> dict[str, Any]:
         """The one JSON form: integers as decimal strings, bytes as 0x hex, structs as objects, arrays as lists."""
@@ -77,8 +78,7 @@ class Domain:
 
     def digest(self, message: Struct) -> bytes:
         """The 32 bytes that are signed for a message: keccak256(0x19 0x01 domainSeparator hashStruct)."""
-        encoded = _encode(message, self)
-        return bytes(keccak(b"\x19" + encoded.version + encoded.header + encoded.body))
+        return bytes(keccak(b"\x19\x01" + _separator(self) + _body(message)))
 
     def typed_data(self, message: Struct) -> dict[str, Any]:
         """The full EIP-712 JSON of a message, as a wallet's `eth_signTypedData_v4` takes it."""
@@ -97,8 +97,22 @@ class Domain:
         }
 
 
-def _encode(message: Struct, domain: Domain) -> SignableMessage:
-    return encode_typed_data(full_message=domain.typed_data(message))
+@lru_cache(maxsize=4096)
+def _body(message: Struct) -> bytes:
+    """hashStruct. Remembered, because messages never change and hashing one costs more than verifying a signature."""
+    encoded = encode_typed_data(domain_data={}, message_types=_types(type(message)), message_data=_typed_value(message))
+    return bytes(encoded.body)
+
+
+@lru_cache(maxsize=16)
+def _separator(domain: Domain) -> bytes:
+    """hashStruct of the domain: any message has it as header, so the smallest one is asked."""
+    return bytes(encode_typed_data(full_message=domain.typed_data(_Nothing(ZERO32))).header)
+
+
+@dataclass(frozen=True, slots=True)
+class _Nothing(Struct):
+    zero: Bytes32
 
 
 def camel(name: str) -> str:

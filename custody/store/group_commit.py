@@ -53,7 +53,7 @@ class GroupCommit:
         self._thread.start()
 
     def submit(self, work: Callable[[UnitOfWork], T]) -> "Future[T]":
-        """Queue work; the future is done once the work is durable, or has failed and left nothing. Raises Unavailable when closed."""
+        """Queue work; its future is done once it is durable, or has failed and left nothing. Raises Unavailable when closed."""
         submitted = _Submitted(work)
         with self._closing:
             if self._closed:

@@ -133,11 +133,13 @@ class SqlJournal:
                             Refusal(Rule.ALREADY_RECORDED, kind=kind.value, id=identity, position=taken[identity])
                         )
                 claims.append((kind.value, identity, freed_by))
-        if isinstance(entry.origin, Reversal):
-            if not self._cursor.rows(sql.CREDIT_AT, entry.origin.entry, Once.CHAIN_EVENT.value):
-                want = "the position of a credited chain event"
-                refusals.append(Refusal(Rule.ORIGIN, reverses=entry.origin.entry, want=want))
+        refusals += self._no_credit(entry)
         return refusals, claims
+
+    def _no_credit(self, entry: Entry) -> Iterator[Refusal]:
+        origin = entry.origin
+        if isinstance(origin, Reversal) and not self._cursor.rows(sql.CREDIT_AT, origin.entry, Once.CHAIN_EVENT.value):
+            yield Refusal(Rule.ORIGIN, reverses=origin.entry, want="the position of a credited chain event")
 
     def _claimed(self, kind: Once, identities: list[str]) -> dict[str, int]:
         """The newest position that rests on each of these, where there is one."""

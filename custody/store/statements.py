@@ -31,15 +31,17 @@ ADD_ENTRY: Final = "INSERT INTO journal (position, recorded_at, previous, hash, 
 ADD_LINE: Final = "INSERT INTO postings (position, line, account, asset, side, units) VALUES (?, ?, ?, ?, ?, ?)"
 ADD_IDENTITY: Final = "INSERT INTO identities (kind, identity, freed_by, position) VALUES (?, ?, ?, ?)"
 ADD_ACCRUAL: Final = "INSERT INTO accruals (asset, position, ripens, units) VALUES (?, ?, ?, ?)"
-SET_BALANCE: Final = "INSERT INTO balances (account, asset, units) VALUES (?, ?, ?) ON CONFLICT (account, asset) DO UPDATE SET units = excluded.units"
-SET_TOTAL: Final = "INSERT INTO totals (kind, asset, units) VALUES (?, ?, ?) ON CONFLICT (kind, asset) DO UPDATE SET units = excluded.units"
+SET_BALANCE: Final = """INSERT INTO balances (account, asset, units) VALUES (?, ?, ?)
+    ON CONFLICT (account, asset) DO UPDATE SET units = excluded.units"""
+SET_TOTAL: Final = """INSERT INTO totals (kind, asset, units) VALUES (?, ?, ?)
+    ON CONFLICT (kind, asset) DO UPDATE SET units = excluded.units"""
 
 Row = Sequence[Any]
 """One row as the driver gives it; whoever reads it turns each value into its own type at once."""
 
 
 class Cursor:
-    """A transaction's cursor: `?` for parameters in either database, and errors as SQLAlchemy's, so that they are told apart alike."""
+    """A transaction's cursor: `?` for parameters in either database, and errors wrapped as SQLAlchemy wraps its own."""
 
     def __init__(self, connection: Connection) -> None:
         self._cursor = connection.connection.cursor()

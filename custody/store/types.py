@@ -21,7 +21,8 @@ WholeNumber: Final = BigInteger().with_variant(Integer(), "sqlite")
 class Units(TypeDecorator[int]):
     """0 to 2^256 − 1 base units: 78 zero-padded digits of TEXT in SQLite, NUMERIC(78,0) in PostgreSQL.
 
-    Zero-padded, because the order of the text is then the order of the numbers. Raises TypeError for anything whose type is not exactly int, and OverflowError outside the range.
+    Zero-padded, because the order of the text is then the order of the numbers. Raises TypeError for anything whose type is
+    not exactly int, and OverflowError outside the range.
     """
 
     impl = Text

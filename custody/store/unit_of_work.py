@@ -30,7 +30,7 @@ T = TypeVar("T")
 ATTEMPTS: Final = 12
 _LONGEST_PAUSE: Final = 0.25
 _TRY_AGAIN: Final = ("40001", "40P01", "23505")
-"""SQLSTATE of serialization failure, deadlock, and the unique violation that a race can show instead (the next try finds the row)."""
+"""SQLSTATE of serialization failure, deadlock, and the unique violation that a race can show instead."""
 
 
 class SqlUnitOfWork:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """A durable journal entry with its balances against a bare commit, on the same SQLite disk; alone and 32 in one commit.
 
-The bare commit inserts one row of the size of a journal row into a table of its own, with the same pragmas, through sqlite3 itself.
+The bare commit inserts one row of the size of a journal row into a table of its own: the same pragmas, through sqlite3 itself.
 """
 
 import itertools

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Two sides measured against each other on a noisy machine.
 
-Interleaved rounds of at most 0.15 s, at least 25 of them, one ratio per round, median and quartiles, and an A/A control by the same
-procedure: outside 1 ± 0.05 the run is void. Raw JSON stays under `.bulkhead/bench/`. Asserts nothing about time.
+Interleaved rounds of at most 0.15 s, at least 25 of them, one ratio per round, median and quartiles, and an A/A control by the
+same procedure: outside 1 ± 0.05 the run is void. Raw JSON stays under `.bulkhead/bench/`. Asserts nothing about time.
 """
 
 import json

@@ -118,7 +118,7 @@ def make_roster(**changes: object) -> Roster:
             ApiClient("retired", LATE.key, ("settle",), "system", NOW - 1),
         ),
         address_authorities=(),
-        policy_owners=("ana.t",),
+        policy_owners=("ana.t", "bo.t"),
         feeders=(),
         attestor=Signer("attestor").key,
         seats=(),

@@ -174,7 +174,7 @@ def version_one(identities: Mapping[str, Key]) -> RosterVersion:
         attestor=ed25519("attestor").key,
         seats=seats,
         relayers=(),
-        thresholds=Thresholds(roster=2, certificate=2, policy=2, manual_entry=2, void=2, unfreeze=2),
+        thresholds=Thresholds(roster=2, certificate=2, policy=1, manual_entry=2, void=2, unfreeze=2),
         delay=0,
         not_before=NOW,
     )

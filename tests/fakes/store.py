@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A store in memory that implements `Store`: dicts, and a deep copy to go back to. The contract suite holds it to the real ones."""
+"""A store in memory that implements `Store`: dicts, and a copy to go back to. The contract suite holds it to the real ones."""
 
 import copy
 import threading

@@ -396,6 +396,22 @@ class TestCrash:
         house.settle(house.evm)
         assert (house.balance("ana", "ETH"), house.balance(SUSPENSE, "ETH")) == (500, 900)
 
+    def test_reorg_while_blocks_are_followed_again(self) -> None:
+        """Dead after going back for a new wallet, and the chain moves before the blocks are read again: still taken back."""
+        house = House()
+        draft = replace(deployment().draft(f"more/{EVM}", Tier.CUSTOMER_HOT, EVM), birth=1)
+        house.evm.mine((ETH, ana(house), 500))
+        house.evm.mine_many(3)
+        house.settle(house.evm)
+        signed = deployment().people_sign(draft)
+        house.store.run(lambda work: put_signed(work.documents, CERTIFICATE, signed))
+        with pytest.raises(DyingStore.Died):
+            house.step(house.evm, DyingStore(house.store, 1, after=True))
+        assert house.store.read(lambda work: work.deposits.newest(EVM)) == 0
+        house.evm.reorg(4)
+        house.settle(house.evm)
+        assert (house.balance("ana", "ETH"), statuses(house)) == (0, [DepositStatus.REVERSED])
+
 
 class LyingChain(FakeChain):
     """Tells each sighting with one thing changed."""

@@ -240,6 +240,17 @@ class TestCustomers:
         assert rule in rules_of(refused.value)
         assert len(house.store.read(lambda work: work.customers.addresses())) == 2
 
+    def test_recorded_address_is_checked_again(self) -> None:
+        """What the database gives out is checked as if it were new: a thief's address is not shown, whoever signed it."""
+        house = House(customers=())
+        add_customer(house.store, "ana")
+        hot, thief = house.wallet(Tier.CUSTOMER_HOT, EVM), "0x9965507D1a55bcC2695C58ba16FB37d819B0A4dc"
+        planted = sign(replace(binding("ana", EVM, 0).message, address=thief))
+        house.store.run(lambda work: work.customers.add_address(planted))
+        with pytest.raises(Refused) as refused:
+            issue_address(house.store, house.attestor(), roster(), hot, "ana", DERIVE)
+        assert rules_of(refused.value) == {Rule.ADDRESS_MISMATCH}
+
     def test_vault_silent(self) -> None:
         """The attestor's vault dies before it binds: nothing recorded, and the next call is fine."""
         house = House(customers=())

@@ -101,6 +101,9 @@ VERSIONS: Final = [
     ),
     pytest.param({"thresholds": thresholds(policy=4)}, Rule.THRESHOLD_OUT_OF_RANGE, id="policy 4 of 3 owners"),
     pytest.param(
+        {"thresholds": thresholds(policy=3)}, Rule.THRESHOLD_OUT_OF_RANGE, id="policy 3 of 3 owners, one of whom writes"
+    ),
+    pytest.param(
         {"thresholds": thresholds(manual_entry=1)}, Rule.THRESHOLD_OUT_OF_RANGE, id="manual entry by one person"
     ),
     pytest.param(
@@ -148,7 +151,7 @@ def test_a_faulty_version_is_no_genesis_whoever_signed(changes: dict[str, Any], 
         pytest.param({"chains": (ETH, BTC, MAINNET)}, id="wall clock on mainnet"),
         pytest.param({"clients": ()}, id="no clients"),
         pytest.param({"relayers": ()}, id="no relayer"),
-        pytest.param({"thresholds": thresholds(roster=4, certificate=4, policy=3)}, id="everybody for everything"),
+        pytest.param({"thresholds": thresholds(roster=4, certificate=4, policy=2)}, id="everybody for everything"),
     ],
 )
 def test_check_version_accepts(changes: dict[str, Any]) -> None:

@@ -37,26 +37,32 @@ def deploy_certified(client: EvmClient, relayer: RelaySigner, signed: Signed[Wal
     if client.code(safe.address):
         raise_if(check_deployed(client, safe))
         return
-    raw = relayer.sign_call(_call(client, relayer, safe.factory, deploy_call_data(signed.message)), signed)
+    raw = relayer.sign_call(relay_call(client, relayer, safe.factory, deploy_call_data(signed.message)), signed)
     sent = client.call("eth_sendRawTransaction", "0x" + raw.hex())
     if not wait(client, wire.data(sent, "transaction hash", 32)).succeeded and not client.code(safe.address):
         raise Unavailable(f"Safe {safe.address}", "its deployment was mined and reverted")
     raise_if(check_deployed(client, safe))
 
 
-def _call(client: EvmClient, relayer: RelaySigner, to: str, data: bytes) -> RelayCall:
+def relay_call(
+    client: EvmClient, relayer: RelaySigner, to: str, data: bytes, *, ahead: int = 0, gas: int | None = None
+) -> RelayCall:
+    """A zero-value call by the relayer, with its next nonce plus `ahead` and with the price of now.
+
+    The gas limit is estimated where none is given; a call that would revert then raises NodeRefused.
+    """
     sender = "0x" + relayer.identity().public.hex()
     fields = {"from": sender, "to": to, "data": "0x" + data.hex()}
-    nonce, gas, price = client.batch(
-        [("eth_getTransactionCount", [sender, "pending"]), ("eth_estimateGas", [fields]), ("eth_gasPrice", [])]
-    )
+    nonce, price = client.batch([("eth_getTransactionCount", [sender, "pending"]), ("eth_gasPrice", [])])
+    if gas is None:
+        gas = wire.quantity(client.call("eth_estimateGas", fields), "gas") * 12 // 10
     return RelayCall(
         chain=client.chain.name,
-        nonce=wire.quantity(nonce, "nonce"),
+        nonce=wire.quantity(nonce, "nonce") + ahead,
         to=to,
         value=0,
         data=data,
-        gas=wire.quantity(gas, "gas") * 12 // 10,
+        gas=gas,
         max_fee_per_gas=wire.quantity(price, "gas price") * 2 + _TIP,
         max_priority_fee_per_gas=_TIP,
     )

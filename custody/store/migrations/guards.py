@@ -5,6 +5,8 @@ The journal only grows, by the next position on the head's hash. Lines, identiti
 BEFORE INSERT trigger runs before SQLite's INSERT OR REPLACE takes the old row away, which a UNIQUE alone would allow.
 """
 
+# ruff: noqa: S608  # what is put together here are names of our own tables
+
 from collections.abc import Callable
 from typing import Final
 
@@ -57,15 +59,18 @@ def _postgresql(table: str, changes: tuple[str, ...]) -> list[str]:
     refuse = f"RAISE EXCEPTION '{table}: %', TG_ARGV[0] USING ERRCODE = 'restrict_violation'"
     made = [
         f"CREATE FUNCTION {table}_refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {refuse}; END $$",
-        f"CREATE TRIGGER {table}_no_change BEFORE {' OR '.join((*changes, 'TRUNCATE'))} ON {table} "
-        f"FOR EACH STATEMENT EXECUTE FUNCTION {table}_refuse('rows are never changed')",
+        (
+            f"CREATE TRIGGER {table}_no_change BEFORE {' OR '.join((*changes, 'TRUNCATE'))} ON {table} "
+            f"FOR EACH STATEMENT EXECUTE FUNCTION {table}_refuse('rows are never changed')"
+        ),
     ]
     if table in _REFUSED and table not in BOUND:  # there is no INSERT OR REPLACE here; UNIQUE is enough
         refused = _REFUSED[table].format(zero=r"decode(repeat('00', 32), 'hex')")
         made += [
-            f"CREATE FUNCTION {table}_next() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
-            f"IF {refused} THEN RAISE EXCEPTION '{table}: not the next row' USING ERRCODE = 'restrict_violation'; END IF; "
-            f"RETURN NEW; END $$",
+            (
+                f"CREATE FUNCTION {table}_next() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF {refused} THEN "
+                f"RAISE EXCEPTION '{table}: not the next row' USING ERRCODE = 'restrict_violation'; END IF; RETURN NEW; END $$"
+            ),
             f"CREATE TRIGGER {table}_next BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION {table}_next()",
         ]
     return made
