@@ -101,12 +101,12 @@ def serve_attestor(
     `database` is its own login, or the same one opened read-only; `nodes` are its own connections; `births` the first blocks that
     can hold coins; `cache` a folder for what its views keep between runs, which nobody else may write to.
     """
-    from custody.chains.addresses import ChainDeriver  # noqa: PLC0415  # a client of this module needs no driver
-    from custody.chains.views import open_view  # noqa: PLC0415
-    from custody.store import open_store  # noqa: PLC0415
-    from custody.vault.attestor_memory import VaultMemory  # noqa: PLC0415
-    from custody.vault.host import harden  # noqa: PLC0415
-    from custody.vault.openbao import OpenBaoClient  # noqa: PLC0415
+    from custody.chains.addresses import ChainDeriver  # a client of this module needs no driver
+    from custody.chains.views import open_view
+    from custody.store import open_store
+    from custody.vault.attestor_memory import VaultMemory
+    from custody.vault.host import harden
+    from custody.vault.openbao import OpenBaoClient
 
     harden()
     memory = VaultMemory(OpenBaoClient.from_file(approle))

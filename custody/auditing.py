@@ -2,7 +2,7 @@
 """`ledger verify` put together: the journal of one deployment, against its roster, its bundle, its wallets and its nodes."""
 
 from custody.bootstrap import Deployment
-from custody.flows.verification import Finding, holding_of, verify_ledger
+from custody.flows.verification import Finding, verify_ledger
 from custody.rules.provenance import Authorities
 
 
@@ -10,9 +10,7 @@ def authorities(deployment: Deployment) -> Authorities:
     """Against whom origins are checked: everything verified from genesis, nothing taken from a row."""
     _ = deployment.activated
     bundle = deployment.bundle
-    return Authorities(
-        bundle.assets, deployment.rosters, {bundle.hash: bundle.fees}, holding_of(deployment.inventory())
-    )
+    return Authorities(bundle.assets, deployment.rosters, {bundle.hash: bundle.fees}, deployment.inventory().holding_of)
 
 
 def audit(deployment: Deployment) -> list[Finding]:

@@ -46,14 +46,14 @@ def _put_on_chain(deployment: Deployment, signed: Signed[WalletCertificate]) -> 
     chain = Chain(signed.message.chain)
     node = deployment.node(chain)
     if chain.is_evm:
-        from custody.chains.evm.client import EvmClient  # noqa: PLC0415
-        from custody.chains.evm.relay import deploy_certified  # noqa: PLC0415
+        from custody.chains.evm.client import EvmClient
+        from custody.chains.evm.relay import deploy_certified
 
         deploy_certified(EvmClient(node.url, chain), relayer(deployment.settings), signed)
         return signed.message.safe[0].address
-    from custody.chains.bitcoin.rpc import BitcoinRpc  # noqa: PLC0415
-    from custody.chains.bitcoin.second import agree  # noqa: PLC0415
-    from custody.chains.bitcoin.watching import watch_only  # noqa: PLC0415
+    from custody.chains.bitcoin.rpc import BitcoinRpc
+    from custody.chains.bitcoin.second import agree
+    from custody.chains.bitcoin.watching import watch_only
 
     raise_if(filter(None, [agree(signed.message)]))
     rpc = BitcoinRpc(node.url, chain, cookie=Path(node.cookie))

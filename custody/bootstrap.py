@@ -5,6 +5,7 @@ Genesis comes from a file of the home folder, never from the database, and every
 """
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from custody.chains.addresses import ChainDeriver
 from custody.chains.views import open_view
 from custody.flows.inventory import Inventory, InventoryReader, Wallet
 from custody.flows.mirror import ACTIVATION, BUNDLE, CERTIFICATE, ROSTER, certificates_from, rosters_from
-from custody.flows.ports import ChainView, Store
+from custody.flows.ports import ChainView, Store, UnitOfWork
 from custody.rules.certificates import WalletCertificate
 from custody.rules.errors import InvalidInput
 from custody.rules.governance import PolicyActivation
@@ -80,12 +81,9 @@ class Deployment:
     @cached_property
     def activated(self) -> Signed[PolicyActivation]:
         """The activation of the bundle on disk; raises Refused where owners have not put exactly this one in force."""
+        raise_if(self.store.read(lambda work: list(check_activation(self.bundle, work, self.roster, wall_clock()))))
         document = self.store.read(lambda work: work.documents.get(ACTIVATION, self.bundle.hash.hex()))
-        if document is None:
-            raise_if([Refusal(Rule.SIGNATURE_MISSING, document="PolicyActivation", bundle=self.bundle.hash.hex())])
-        signed = Signed.from_json(PolicyActivation, document)
-        raise_if(activation.check(signed, self.bundle, ZERO32, self.roster, wall_clock()))
-        return signed
+        return Signed.from_json(PolicyActivation, document)
 
     def wallets(self) -> dict[bytes, tuple[Signed[WalletCertificate], ...]]:
         """Every wallet's certificates, verified, read afresh."""
@@ -127,6 +125,15 @@ class Deployment:
             node = self.node(chain)
             found[chain] = open_view(chain, node.url, node.cookie, self.bundle.assets, cache, birth)
         return found
+
+
+def check_activation(bundle: Bundle, work: UnitOfWork, roster: Roster, now: int) -> Iterator[Refusal]:
+    """Whether policy owners put exactly this bundle in force; the mirror's row is worth what its signatures are."""
+    document = work.documents.get(ACTIVATION, bundle.hash.hex())
+    if document is None:
+        yield Refusal(Rule.SIGNATURE_MISSING, document="PolicyActivation", bundle=bundle.hash.hex())
+    else:
+        yield from activation.check(Signed.from_json(PolicyActivation, document), bundle, ZERO32, roster, now)
 
 
 def open_deployment(home: Path, *, read_only: bool = False) -> Deployment:

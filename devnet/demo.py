@@ -11,18 +11,18 @@ import typer
 app = typer.Typer(help="The narrated demonstration on a network of its own; exit 0 only if all of it held.")
 
 
-@app.callback(invoke_without_command=True)
+@app.command()
 def demo(
     home: Annotated[Path | None, typer.Option("--home", help="Where it keeps its files; made anew each time.")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the files for a look afterwards.")] = False,
 ) -> None:
     """Run it. The network dies with this process, whatever happens."""
-    from devnet.birth import Services, raise_world  # noqa: PLC0415  # chains and store load only now
-    from devnet.home import bulkhead_home  # noqa: PLC0415
-    from devnet.network import Devnet  # noqa: PLC0415
-    from devnet.processes import Lifetime  # noqa: PLC0415
-    from devnet.scenes.stage import Stage  # noqa: PLC0415
-    from devnet.story import Story  # noqa: PLC0415
+    from devnet.birth import Services, raise_world  # chains and store load only now
+    from devnet.home import bulkhead_home
+    from devnet.network import Devnet
+    from devnet.processes import Lifetime
+    from devnet.scenes.stage import Stage
+    from devnet.story import Story
 
     folder = home or bulkhead_home() / "demo"
     shutil.rmtree(folder, ignore_errors=True)
@@ -47,7 +47,7 @@ def demo(
 
 
 def _scenes() -> list[Callable[..., None]]:
-    from devnet.scenes import deposits, ledger, tampering  # noqa: PLC0415
+    from devnet.scenes import deposits, ledger, tampering
 
     return [deposits.inventory, deposits.customers, deposits.arrivals, deposits.reorganised, deposits.impostors,
             ledger.trades, ledger.coverage, tampering.rows, ledger.footprint]  # fmt: skip

@@ -16,11 +16,11 @@ def open_view(
     `cache` keeps Bitcoin's output index between runs; `birth` is the first block that can hold coins of ours.
     """
     if chain.is_evm:
-        from custody.chains.evm.client import EvmClient  # noqa: PLC0415  # web3 takes a second to load
-        from custody.chains.evm.view import EvmView  # noqa: PLC0415
+        from custody.chains.evm.client import EvmClient  # web3 takes a second to load
+        from custody.chains.evm.view import EvmView
 
         return EvmView(EvmClient(url, chain), assets)
-    from custody.chains.bitcoin.rpc import BitcoinRpc  # noqa: PLC0415
-    from custody.chains.bitcoin.view import BitcoinView  # noqa: PLC0415
+    from custody.chains.bitcoin.rpc import BitcoinRpc
+    from custody.chains.bitcoin.view import BitcoinView
 
     return BitcoinView(BitcoinRpc(url, chain, cookie=Path(cookie)), assets, cache, birth)

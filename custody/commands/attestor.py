@@ -2,6 +2,7 @@
 """`bulkhead attestor serve | status | advance`."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,9 +27,9 @@ def serve(
     home_option: Home = None,
 ) -> None:
     """Serve until stopped, with its own nodes, its own database login and its own OpenBao, as settings name them."""
-    from custody.attestor import serve_attestor  # noqa: PLC0415  # chains and store load only here
-    from custody.rules.wallets import Chain  # noqa: PLC0415
-    from custody.settings import Settings  # noqa: PLC0415
+    from custody.attestor import serve_attestor  # chains and store load only here
+    from custody.rules.wallets import Chain
+    from custody.settings import Settings
 
     folder = home(home_option)
     settings = Settings.load(folder)
@@ -50,8 +51,8 @@ def serve(
 @app.command("status")
 def status(home_option: Home = None) -> None:
     """What the attestor knows, unsigned, for people."""
-    from custody.attestor import RemoteAttestor  # noqa: PLC0415
-    from custody.settings import Settings  # noqa: PLC0415
+    from custody.attestor import RemoteAttestor
+    from custody.settings import Settings
 
     say_json(RemoteAttestor(Path(Settings.load(home(home_option)).attestor.socket)).status())
 
@@ -61,26 +62,28 @@ def advance(
     seconds: Annotated[int, typer.Argument(min=1, help="Seconds to move forward.")], home_option: Home = None
 ) -> None:
     """Move the statement clock forward; refused unless genesis names only devnet chains and declares that clock."""
-    from custody.attestor import RemoteAttestor  # noqa: PLC0415
-    from custody.settings import Settings  # noqa: PLC0415
+    from custody.attestor import RemoteAttestor
+    from custody.settings import Settings
 
     now = RemoteAttestor(Path(Settings.load(home(home_option)).attestor.socket)).advance(seconds)
     out.print(f"statement time {now}", markup=False)
 
 
 def _in_force(settings: "Settings") -> "InForce":
-    from custody.attestor import oldest_finals  # noqa: PLC0415
-    from custody.flows.attestation import InForce  # noqa: PLC0415
-    from policies.bundle import load  # noqa: PLC0415
+    from custody.attestor import oldest_finals
+    from custody.bootstrap import check_activation
+    from custody.flows.attestation import InForce
+    from policies.bundle import load
 
     bundle = load(Path(settings.bundle))
-    return InForce(bundle.hash, bundle.assets, {bundle.hash: bundle.fees}, oldest_finals(bundle.assets.chains))
+    schedules, oldest = {bundle.hash: bundle.fees}, oldest_finals(bundle.assets.chains)
+    return InForce(bundle.hash, bundle.assets, schedules, oldest, partial(check_activation, bundle))
 
 
 def _seat_heads(settings: "Settings") -> "Sequence[Signed[SeatHead]]":
     """The newest heads of the seats that answer; a cold one is silent outside a ceremony."""
-    from custody.parts import seats  # noqa: PLC0415
-    from custody.rules.errors import CustodyError  # noqa: PLC0415
+    from custody.parts import seats
+    from custody.rules.errors import CustodyError
 
     heads = []
     for seat in seats(settings).values():

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 import typer
 from rich.console import Console
 
+from custody.rules import json_text
 from custody.rules.certificates import WalletCertificate
 from custody.rules.errors import InvalidInput
 from custody.rules.governance import Freeze, PolicyActivation, Unfreeze
@@ -50,11 +51,12 @@ def home(given: str | None) -> Path:
 def read_json(path: Path) -> Any:  # noqa: ANN401  # JSON as it came; every caller parses it into a typed message next
     """Read a JSON file; raises InvalidInput naming the file and the place."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InvalidInput(path.name, Rule.MALFORMED, str(error.strerror), "a readable file") from error
-    except ValueError as error:
-        raise InvalidInput(path.name, Rule.MALFORMED, str(error), "JSON") from error
+    except UnicodeDecodeError as error:
+        raise InvalidInput(path.name, Rule.MALFORMED, "bytes that are no UTF-8", "JSON") from error
+    return json_text.read_json(text, path.name)
 
 
 def read_signed(path: Path) -> Signed[Struct]:

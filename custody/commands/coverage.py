@@ -7,7 +7,7 @@ import typer
 
 from custody.commands.common import AsJson, Home, home, out, say_json
 from custody.rules.amounts import Amount, Assets
-from custody.rules.coverage import check, surplus
+from custody.rules.coverage import surplus
 from custody.rules.statements import AssetCoverage, Statement
 
 app = typer.Typer(
@@ -15,31 +15,35 @@ app = typer.Typer(
 )
 
 
-@app.callback(invoke_without_command=True)
+@app.command()
 def coverage(
     check_option: Annotated[
-        bool, typer.Option("--check", help="Exit 1 where any asset is below zero or unknown.")
+        bool,
+        typer.Option("--check", help="Exit 1 where an asset is below zero or unknown, or a Safe is not as certified."),
     ] = False,
     home_option: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask the attestor, verify what it signed, and show it."""
-    from custody.attestor import verify_signature  # noqa: PLC0415
-    from custody.bootstrap import open_deployment  # noqa: PLC0415
-    from custody.parts import attestor  # noqa: PLC0415
-    from custody.rules.refusals import raise_if  # noqa: PLC0415
+    from custody.attestor import verify_signature, verify_statement
+    from custody.bootstrap import open_deployment
+    from custody.parts import attestor
+    from custody.rules.refusals import raise_if
 
     deployment = open_deployment(home(home_option), read_only=True)
     assets = deployment.bundle.assets
     signed = attestor(deployment.settings).statement()
     raise_if(verify_signature(signed, deployment.roster))
-    refusals = list(check(signed.message.coverage, [asset.symbol for asset in assets]))
+    newest = [(name, line[-1].message) for name, line in deployment.wallets().items()]
+    refusals = verify_statement(signed, deployment.roster, [asset.symbol for asset in assets], newest)
     if as_json:
         say_json({"statement": signed.to_json(), "refusals": [str(r) for r in refusals]})
     else:
         show(signed.message, assets)
-    if check_option:
-        raise_if(refusals)
+    for refusal in refusals:
+        out.print(f"refused: {refusal}", markup=False)
+    if check_option and refusals:
+        raise typer.Exit(1)
 
 
 def show(statement: Statement, assets: Assets) -> None:

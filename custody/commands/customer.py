@@ -14,8 +14,8 @@ app = typer.Typer(help="Customers, their deposit addresses and what they are owe
 @app.command("add")
 def add(customer: Annotated[str, typer.Argument(help="The customer's id.")], home_option: Home = None) -> None:
     """Record a customer. It owns nothing until coins of theirs are final on a chain."""
-    from custody.bootstrap import open_deployment  # noqa: PLC0415
-    from custody.flows.customers import add_customer  # noqa: PLC0415
+    from custody.bootstrap import open_deployment
+    from custody.flows.customers import add_customer
 
     add_customer(open_deployment(home(home_option)).store, customer)
     out.print(f"added {customer}", markup=False)
@@ -29,10 +29,10 @@ def address(
     as_json: AsJson = False,
 ) -> None:
     """The customer's deposit address: bound by the attestor, derived here again from the wallet's certificate."""
-    from custody.bootstrap import open_deployment  # noqa: PLC0415
-    from custody.chains.addresses import ChainDeriver  # noqa: PLC0415
-    from custody.flows.customers import issue_address  # noqa: PLC0415
-    from custody.parts import attestor  # noqa: PLC0415
+    from custody.bootstrap import open_deployment
+    from custody.chains.addresses import ChainDeriver
+    from custody.flows.customers import issue_address
+    from custody.parts import attestor
 
     deployment = open_deployment(home(home_option))
     wallet, word = deployment.hot_wallet(Chain(chain)), attestor(deployment.settings)
@@ -46,9 +46,9 @@ def address(
 @app.command("list")
 def list_all(home_option: Home = None, as_json: AsJson = False) -> None:
     """Every customer with what is available and held, per asset."""
-    from custody.bootstrap import open_deployment  # noqa: PLC0415
-    from custody.rules.amounts import Amount  # noqa: PLC0415
-    from custody.rules.ledger import AccountKind  # noqa: PLC0415
+    from custody.bootstrap import open_deployment
+    from custody.rules.amounts import Amount
+    from custody.rules.ledger import AccountKind
 
     deployment = open_deployment(home(home_option), read_only=True)
     ids, balances = deployment.store.read(lambda work: (work.customers.ids(), list(work.journal.balances())))

@@ -16,7 +16,7 @@ from custody.rules.typed import Domain
 app = typer.Typer(help="Give birth to a deployment: everybody named signs roster version 1, every part pins it.")
 
 
-@app.callback(invoke_without_command=True)
+@app.command()
 def init(
     roster: Annotated[
         Path, typer.Argument(help="Version 1 with people's signatures (bulkhead roster draft, bulkhead sign).")
@@ -24,10 +24,10 @@ def init(
     home_option: Home = None,
 ) -> None:
     """Let seats, attestor and relayer sign, check that nobody is missing, pin it everywhere, and write down genesis."""
-    from custody.bootstrap import GENESIS, wall_clock  # noqa: PLC0415
-    from custody.flows.birth import Part, found, machines_sign  # noqa: PLC0415
-    from custody.parts import attestor, ledger_before_birth, relayer, seats  # noqa: PLC0415
-    from custody.settings import Settings  # noqa: PLC0415
+    from custody.bootstrap import GENESIS, wall_clock
+    from custody.flows.birth import Part, found, machines_sign
+    from custody.parts import attestor, ledger_before_birth, relayer, seats
+    from custody.settings import Settings
 
     signed = read_signed(roster)
     if not isinstance(signed.message, RosterVersion):
@@ -52,7 +52,7 @@ def draft(
     target: Annotated[Path, typer.Argument(help="Where to write the document that people sign.")],
 ) -> None:
     """Check that a version is whole in itself and write it as a document without signatures."""
-    from custody.commands.common import read_json  # noqa: PLC0415
+    from custody.commands.common import read_json
 
     version = RosterVersion.from_json(read_json(source), "roster")
     raise_if(check_version(version))

@@ -20,8 +20,8 @@ app = typer.Typer(
 @app.command("verify")
 def verify(home_option: Home = None, as_json: AsJson = False) -> None:
     """Recompute everything: hash chain, sums, balances, each origin at its chain or its signers. Exit 1 on a finding."""
-    from custody.auditing import audit  # noqa: PLC0415
-    from custody.bootstrap import open_deployment  # noqa: PLC0415
+    from custody.auditing import audit
+    from custody.bootstrap import open_deployment
 
     deployment = open_deployment(home(home_option), read_only=True)
     findings = audit(deployment)
@@ -47,8 +47,8 @@ def entries(
     as_json: AsJson = False,
 ) -> None:
     """List journal entries with what made each true."""
-    from custody.bootstrap import open_deployment  # noqa: PLC0415
-    from custody.rules.ledger import entry_to_json  # noqa: PLC0415
+    from custody.bootstrap import open_deployment
+    from custody.rules.ledger import entry_to_json
 
     deployment = open_deployment(home(home_option), read_only=True)
     found = deployment.store.read(lambda work: work.journal.read(after, limit))
@@ -70,8 +70,8 @@ def entries(
 @app.command("settle")
 def settle(file: Annotated[Path, typer.Argument(help="A signed Settlement.")], home_option: Home = None) -> None:
     """Record a settlement of trades: all of it or nothing."""
-    from custody.bootstrap import open_deployment, wall_clock  # noqa: PLC0415
-    from custody.flows.bookkeeping import record_settlement  # noqa: PLC0415
+    from custody.bootstrap import open_deployment, wall_clock
+    from custody.flows.bookkeeping import record_settlement
 
     signed = read_signed(file)
     if not isinstance(signed.message, Settlement):
@@ -94,8 +94,8 @@ def manual(
     file: Annotated[Path, typer.Argument(help="A ManualEntry with its signatures.")], home_option: Home = None
 ) -> None:
     """Record an entry that two people signed."""
-    from custody.bootstrap import open_deployment, wall_clock  # noqa: PLC0415
-    from custody.flows.bookkeeping import record_manual  # noqa: PLC0415
+    from custody.bootstrap import open_deployment, wall_clock
+    from custody.flows.bookkeeping import record_manual
 
     signed = read_signed(file)
     if not isinstance(signed.message, ManualEntry):

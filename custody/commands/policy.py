@@ -24,10 +24,10 @@ def draft(
     home_option: Home = None,
 ) -> None:
     """Check the settings' bundle strictly and write its activation."""
-    from custody.bootstrap import wall_clock  # noqa: PLC0415
-    from custody.rules.typed import ZERO32  # noqa: PLC0415
-    from custody.settings import Settings  # noqa: PLC0415
-    from policies.bundle import load  # noqa: PLC0415
+    from custody.bootstrap import wall_clock
+    from custody.rules.typed import ZERO32
+    from custody.settings import Settings
+    from policies.bundle import load
 
     bundle = load(Path(Settings.load(home(home_option)).bundle))
     activation = PolicyActivation(bundle.hash, ZERO32, ZERO32, author, wall_clock())
@@ -40,10 +40,10 @@ def activate(
     file: Annotated[Path, typer.Argument(help="An activation with its owners' signatures.")], home_option: Home = None
 ) -> None:
     """Check the owners' quorum and put the bundle in force. Ground knows one bundle: the first."""
-    from custody.bootstrap import ACTIVATION, BUNDLE, open_deployment, wall_clock  # noqa: PLC0415
-    from custody.rules.refusals import raise_if  # noqa: PLC0415
-    from custody.rules.typed import ZERO32  # noqa: PLC0415
-    from policies import activation  # noqa: PLC0415
+    from custody.bootstrap import ACTIVATION, BUNDLE, open_deployment, wall_clock
+    from custody.rules.refusals import raise_if
+    from custody.rules.typed import ZERO32
+    from policies import activation
 
     signed = read_signed(file)
     if not isinstance(signed.message, PolicyActivation):

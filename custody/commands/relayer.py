@@ -18,8 +18,8 @@ def relayer() -> None:
 @app.command("serve")
 def serve(home_option: Home = None) -> None:
     """Serve until stopped, on the socket and with the AppRole of the settings."""
-    from custody.settings import Settings  # noqa: PLC0415
-    from custody.vault.relayer import serve_relayer  # noqa: PLC0415
+    from custody.settings import Settings
+    from custody.vault.relayer import serve_relayer
 
     part = Settings.load(home(home_option)).relayer
     out.print(f"relayer on {part.socket}", markup=False)

@@ -15,7 +15,7 @@ from custody.rules.words import lines
 app = typer.Typer(help="Read a document in plain words and sign it with your own key.")
 
 
-@app.callback(invoke_without_command=True)
+@app.command()
 def sign(
     file: Annotated[
         Path, typer.Argument(help="A document: roster version, certificate, activation, settlement, manual entry.")
@@ -27,7 +27,7 @@ def sign(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask: you have read it.")] = False,
 ) -> None:
     """Show what would be signed, recompute its digest from the fields, ask, sign, and write the signature into the file."""
-    from custody.keyfiles import open_key  # noqa: PLC0415  # the key libraries load only here
+    from custody.keyfiles import open_key  # the key libraries load only here
 
     signed = read_signed(file)
     domain = _domain(signed, genesis, home_option)
@@ -51,6 +51,6 @@ def _domain(signed: Signed[Struct], genesis: str | None, home_option: str | None
         return Domain(signed.message.struct_hash)  # version 1 is its own salt
     if genesis is not None:
         return Domain(bytes.fromhex(genesis.removeprefix("0x")))
-    from custody.bootstrap import read_genesis  # noqa: PLC0415
+    from custody.bootstrap import read_genesis
 
     return Domain(read_genesis(home(home_option)))

@@ -19,8 +19,8 @@ app = typer.Typer(help="The attestor's signed statement: make one, or verify one
 @app.command("make")
 def make(home_option: Home = None) -> None:
     """Ask the attestor for a statement and print it; redirect it into a file to hand it on."""
-    from custody.bootstrap import open_deployment  # noqa: PLC0415
-    from custody.parts import attestor  # noqa: PLC0415
+    from custody.bootstrap import open_deployment
+    from custody.parts import attestor
 
     say_json(attestor(open_deployment(home(home_option), read_only=True).settings).statement().to_json())
 
@@ -37,7 +37,7 @@ def verify(
     home_option: Home = None,
 ) -> None:
     """Check one with no network: the attestor's signature under genesis, and law 2's arithmetic for every asset."""
-    from custody.attestor import verify_statement  # noqa: PLC0415
+    from custody.attestor import verify_statement
 
     signed = read_signed(file)
     if not isinstance(signed.message, Statement):
@@ -56,8 +56,8 @@ def verify(
 
 
 def _roster(file: Path | None, genesis: str | None, home_option: str | None) -> Roster:
-    from custody.bootstrap import open_deployment, read_genesis, wall_clock  # noqa: PLC0415
-    from custody.flows.mirror import roster_from  # noqa: PLC0415
+    from custody.bootstrap import open_deployment, read_genesis, wall_clock
+    from custody.flows.mirror import roster_from
 
     if file is None:
         return open_deployment(home(home_option), read_only=True).roster

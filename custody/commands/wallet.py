@@ -29,8 +29,8 @@ def draft(
     home_option: Home = None,
 ) -> None:
     """Ask each seat to make its key for this wallet and write the certificate."""
-    from custody.bootstrap import open_deployment  # noqa: PLC0415
-    from custody.birthing import draft_certificate  # noqa: PLC0415
+    from custody.birthing import draft_certificate
+    from custody.bootstrap import open_deployment
 
     certificate = draft_certificate(open_deployment(home(home_option)), label, tier, Chain(chain), seat, m)
     write_json(target, Signed(certificate, ()).to_json())
@@ -42,8 +42,8 @@ def create(
     file: Annotated[Path, typer.Argument(help="A certificate with people's signatures.")], home_option: Home = None
 ) -> None:
     """Check everything, let each seat accept, record it, and put the wallet on its chain."""
-    from custody.bootstrap import open_deployment  # noqa: PLC0415
-    from custody.birthing import create_wallet  # noqa: PLC0415
+    from custody.birthing import create_wallet
+    from custody.bootstrap import open_deployment
 
     signed = read_signed(file)
     if not isinstance(signed.message, WalletCertificate):

@@ -16,10 +16,10 @@ app = typer.Typer(
 )
 
 
-@app.callback(invoke_without_command=True)
+@app.command()
 def wallets(home_option: Home = None, as_json: AsJson = False) -> None:
     """List every wallet, its deposit addresses counted in, and the relayers with their caps."""
-    from custody.bootstrap import open_deployment  # noqa: PLC0415
+    from custody.bootstrap import open_deployment
 
     deployment = open_deployment(home(home_option), read_only=True)
     rows = [*_wallet_rows(deployment), *_relayer_rows(deployment)]
@@ -63,9 +63,9 @@ def _wallet_rows(deployment: "Deployment") -> list[dict[str, Any]]:
 
 
 def _relayer_rows(deployment: "Deployment") -> list[dict[str, Any]]:
-    from custody.chains.evm import wire  # noqa: PLC0415
-    from custody.chains.evm.client import EvmClient  # noqa: PLC0415
-    from custody.rules.wallets import Chain  # noqa: PLC0415
+    from custody.chains.evm import wire
+    from custody.chains.evm.client import EvmClient
+    from custody.rules.wallets import Chain
 
     rows = []
     for relayer in deployment.roster.version.relayers:

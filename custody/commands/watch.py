@@ -12,14 +12,14 @@ from custody.commands.common import Home, home, out
 app = typer.Typer(help="Follow the chains: see deposits, credit them at finality, reverse what a reorg takes back.")
 
 
-@app.callback(invoke_without_command=True)
+@app.command()
 def watch(
     once: Annotated[bool, typer.Option("--once", help="Catch up with every chain and stop.")] = False,
     home_option: Home = None,
 ) -> None:
     """Run until stopped; safe to stop and start at any moment."""
-    from custody.bootstrap import open_deployment, wall_clock  # noqa: PLC0415
-    from custody.watcher import catch_up, watch_forever  # noqa: PLC0415
+    from custody.bootstrap import open_deployment, wall_clock
+    from custody.watcher import catch_up, watch_forever
 
     deployment = open_deployment(home(home_option))
     _ = deployment.activated

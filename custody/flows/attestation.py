@@ -33,17 +33,23 @@ from custody.rules.wallets import DEVNET_CHAINS, Chain
 _TOLD: Final = 5
 
 
+CheckActivation = Callable[[UnitOfWork, Roster, int], Iterator[Refusal]]
+"""What stands against the bundle at hand being the one in force, by the owners' signatures in the mirror, at a time."""
+
+
 @dataclass(frozen=True, slots=True)
 class InForce:
     """What policy owners put in force, as `bootstrap` verified it: the bundle's hash, its assets, fee schedules by bundle.
 
-    `oldest` is how many seconds old a chain's final block may be; a chain without a limit is never fresh.
+    `oldest` is how many seconds old a chain's final block may be; a chain without a limit is never fresh. `activated` says what
+    stands against the bundle being in force: asked again for each statement, since the owners may have put in another.
     """
 
     policy: bytes
     assets: Assets
     schedules: Mapping[bytes, FeeSchedule]
     oldest: Mapping[Chain, int]
+    activated: CheckActivation
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +236,7 @@ class Attestor:
     def _examine(self, work: UnitOfWork, attested: JournalHead, panels: Mapping[Chain, Panel]) -> Ground:
         """Everything that one ledger snapshot is asked for, and then one final block per chain, never the other way round."""
         rosters = self._rosters(work)
+        raise_if(self._in_force.activated(work, rosters[-1], self.now()))
         inventory = self._reader.read(work, rosters[-1])
         if self._history is None or self._vouched != attested:
             self._forget()

@@ -12,8 +12,8 @@ from typing import Protocol, TypeVar, runtime_checkable
 from custody.rules.amounts import Asset
 from custody.rules.certificates import DepositAddress, SeatHead, SeatKey, WalletCertificate
 from custody.rules.deposits import BlockRef, DepositStatus, Sighting
-from custody.rules.ledger import Account, AccountKind, Entry, JournalEntry, JournalHead
 from custody.rules.intents import Anchor
+from custody.rules.ledger import Account, AccountKind, Entry, JournalEntry, JournalHead
 from custody.rules.origins import ChainProof
 from custody.rules.payments import (
     Envelope,
@@ -260,16 +260,24 @@ class UnitOfWork(Protocol):
     """One transaction's worth of the store."""
 
     @property
-    def journal(self) -> Journal: ...
+    def journal(self) -> Journal:
+        """The journal and its balances."""
+        ...
 
     @property
-    def deposits(self) -> Deposits: ...
+    def deposits(self) -> Deposits:
+        """Sightings and followed blocks."""
+        ...
 
     @property
-    def customers(self) -> Customers: ...
+    def customers(self) -> Customers:
+        """Customers and their addresses."""
+        ...
 
     @property
-    def documents(self) -> Documents: ...
+    def documents(self) -> Documents:
+        """The mirror of signed documents."""
+        ...
 
 
 class Store(Protocol):

@@ -10,16 +10,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from custody.flows.inventory import Inventory
 from custody.flows.ports import ChainView, Examined, Store, UnitOfWork
 from custody.rules.amounts import Asset, Assets
 from custody.rules.errors import InvalidInput, Unavailable
 from custody.rules.ledger import Account, AccountKind, JournalEntry, JournalHead, Side, entry_hash
 from custody.rules.origins import ChainProof, Reversal, identity_of
-from custody.rules.provenance import Authorities, Holding, HoldingOf, check_entry
+from custody.rules.provenance import Authorities, check_entry
 from custody.rules.refusals import Refusal, Rule
 from custody.rules.signatures import Signed
-from custody.rules.wallets import Address, Chain
+from custody.rules.wallets import Chain
 
 BATCH: Final = 1000
 _EVER: Final = 2**63 - 1
@@ -64,16 +63,6 @@ class AuditState:
         ever = steps[-1][1] if steps else 0
         ripe = max((units for ripens, units in steps if ripens <= recorded_by), default=0)
         return max(0, ripe - (ever - self.balances.get((Account(AccountKind.ACCRUED_FEES), asset), 0)))
-
-
-def holding_of(inventory: Inventory) -> HoldingOf:
-    """Whose each address is, by certificates and attested bindings."""
-
-    def find(address: Address) -> Holding | None:
-        wallet = inventory.wallet_of(address)
-        return None if wallet is None else Holding(wallet.account, inventory.owner_of(address))
-
-    return find
 
 
 def verify_ledger(store: Store, authorities: Authorities, views: Mapping[Chain, ChainView]) -> list[Finding]:

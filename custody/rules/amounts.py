@@ -42,7 +42,8 @@ class Asset:
         if not 0 <= self.decimals <= 36:
             raise InvalidInput("asset.decimals", Rule.MALFORMED, str(self.decimals), "0 to 36")
         if (self.contract is None) != (self.kind is AssetKind.NATIVE):
-            raise InvalidInput("asset.contract", Rule.MALFORMED, str(self.contract), "a contract for a token and for nothing else")
+            want = "a contract for a token and for nothing else"
+            raise InvalidInput("asset.contract", Rule.MALFORMED, str(self.contract), want)
 
     def __str__(self) -> str:
         return self.symbol
@@ -74,7 +75,9 @@ class Amount:
             raise InvalidInput(field, Rule.MALFORMED, repr(text[:100]), 'a decimal string such as "0.25"')
         whole, fraction = match[1], match[2] or ""
         if len(fraction) > asset.decimals:
-            raise InvalidInput(field, Rule.TOO_MANY_PLACES, repr(text[:100]), f"at most {asset.decimals} places for {asset}")
+            raise InvalidInput(
+                field, Rule.TOO_MANY_PLACES, repr(text[:100]), f"at most {asset.decimals} places for {asset}"
+            )
         if len(whole) > 78:
             raise InvalidInput(field, Rule.TOO_LARGE, f"{len(whole)} digits", "at most 2^256 - 1 base units")
         units = int(whole + fraction.ljust(asset.decimals, "0"))
@@ -122,7 +125,9 @@ class Assets:
             raise InvalidInput("assets", Rule.NAME_REUSED, "a symbol twice", "each symbol once")
         missing = {str(asset.chain) for asset in assets} - {str(chain) for chain in confirmations}
         if missing:
-            raise InvalidInput("assets.confirmations", Rule.MALFORMED, f"none for {sorted(missing)}", "a finality for each chain")
+            raise InvalidInput(
+                "assets.confirmations", Rule.MALFORMED, f"none for {sorted(missing)}", "a finality for each chain"
+            )
         self.confirmations = dict(confirmations)
 
     def __iter__(self) -> Iterator[Asset]:
@@ -142,4 +147,6 @@ class Assets:
         try:
             return self._by_symbol[symbol]
         except KeyError as error:
-            raise InvalidInput(field, Rule.UNKNOWN_ASSET, repr(symbol), "one of " + ", ".join(self._by_symbol)) from error
+            raise InvalidInput(
+                field, Rule.UNKNOWN_ASSET, repr(symbol), "one of " + ", ".join(self._by_symbol)
+            ) from error

@@ -23,12 +23,17 @@ _OTHERS: Final = bytes(set(range(256)) - set(_BRACKETS))
 
 def read_json(text: str, field: str) -> object:
     """What `json.loads` reads; raises InvalidInput(malformed) for what it cannot, and for nesting beyond DEEPEST."""
-    if _depth(text) > DEEPEST and _depth(_STRING.sub("", text)) > DEEPEST:
-        raise InvalidInput(field, Rule.MALFORMED, "nested too deeply", f"JSON of at most {DEEPEST} levels")
+    check_depth(text, field)
     try:
         return json.loads(text)
     except ValueError as error:
         raise InvalidInput(field, Rule.MALFORMED, str(error)[:200], "JSON") from error
+
+
+def check_depth(text: str, field: str) -> None:
+    """Raises InvalidInput(malformed) for JSON nested beyond DEEPEST, without parsing it."""
+    if _depth(text) > DEEPEST and _depth(_STRING.sub("", text)) > DEEPEST:
+        raise InvalidInput(field, Rule.MALFORMED, "nested too deeply", f"JSON of at most {DEEPEST} levels")
 
 
 def _depth(text: str) -> int:

@@ -45,6 +45,8 @@ class AccountKind(StrEnum):
     ACCRUED_FEES = "accrued_fees"
     COMPANY_SURPLUS = "company_surplus"
     COMPANY_EQUITY = "company_equity"
+    COMPANY_HELD = "company_held"
+    """What waits to leave a company account; its owner names that account's kind."""
 
     @property
     def side(self) -> Side:
@@ -58,19 +60,26 @@ class AccountKind(StrEnum):
         return self in (AccountKind.CUSTOMER_AVAILABLE, AccountKind.CUSTOMER_HELD, AccountKind.SUSPENSE)
 
 
-_OWNED: Final = (AccountKind.WALLET, AccountKind.CUSTOMER_AVAILABLE, AccountKind.CUSTOMER_HELD)
+_OWNED: Final = (
+    AccountKind.WALLET,
+    AccountKind.CUSTOMER_AVAILABLE,
+    AccountKind.CUSTOMER_HELD,
+    AccountKind.COMPANY_HELD,
+)
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Account:
-    """A ledger account: a kind, and an owner for wallets (the wallet's hex name) and customers (the customer's id)."""
+    """A ledger account: a kind, and an owner for wallets (the wallet's hex name), customers (the id) and what the company holds back."""
 
     kind: AccountKind
     owner: str = ""
 
     def __post_init__(self) -> None:
         if (self.kind in _OWNED) != bool(self.owner):
-            raise InvalidInput("account.owner", Rule.MALFORMED, repr(self.owner), f"an owner for {', '.join(_OWNED)} only")
+            raise InvalidInput(
+                "account.owner", Rule.MALFORMED, repr(self.owner), f"an owner for {', '.join(_OWNED)} only"
+            )
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -157,7 +166,12 @@ def entry_to_json(entry: Entry) -> dict[str, Any]:
     return {
         "origin": origin_to_json(entry.origin),
         "postings": [
-            {"account": str(p.account), "asset": p.amount.asset.symbol, "side": str(p.side), "units": str(p.amount.units)}
+            {
+                "account": str(p.account),
+                "asset": p.amount.asset.symbol,
+                "side": str(p.side),
+                "units": str(p.amount.units),
+            }
             for p in entry.postings
         ],
     }
@@ -224,7 +238,9 @@ def settle(signed: Signed[Settlement], assets: Assets) -> Entry:
         if units
     ]
     accrued = Account(AccountKind.ACCRUED_FEES)
-    postings += [Posting(accrued, Side.CREDIT, Amount(assets.get(a), units)) for a, units in sorted(fees.items()) if units]
+    postings += [
+        Posting(accrued, Side.CREDIT, Amount(assets.get(a), units)) for a, units in sorted(fees.items()) if units
+    ]
     return Entry(signed, tuple(postings))
 
 
@@ -256,7 +272,8 @@ def check_manual(entry: ManualEntry, customers: frozenset[str]) -> Iterator[Refu
 def manual(signed: Signed[ManualEntry], assets: Assets) -> Entry:
     """The entry of a manual entry."""
     postings = tuple(
-        Posting(Account.parse(p.account), Side(p.side), Amount(assets.get(p.asset), p.units)) for p in signed.message.postings
+        Posting(Account.parse(p.account), Side(p.side), Amount(assets.get(p.asset), p.units))
+        for p in signed.message.postings
     )
     return Entry(signed, postings)
 
@@ -266,7 +283,9 @@ def check_balances(entry: Entry, balances: Mapping[tuple[Account, Asset], int]) 
     for (account, asset), change in sorted(entry.changes().items(), key=lambda item: str(item[0][0])):
         standing = balances.get((account, asset), 0)
         if standing + change < 0:
-            yield Refusal(Rule.INSUFFICIENT_BALANCE, account=str(account), asset=asset.symbol, balance=standing, change=change)
+            yield Refusal(
+                Rule.INSUFFICIENT_BALANCE, account=str(account), asset=asset.symbol, balance=standing, change=change
+            )
 
 
 def replay(entries: Iterable[JournalEntry]) -> dict[tuple[Account, Asset], int]:

@@ -6,9 +6,10 @@ from enum import StrEnum
 from typing import Any, Final
 
 from custody.rules.errors import InvalidInput
+from custody.rules.intents import Anchor, Proposal, Rejection, TransferIntent
 from custody.rules.refusals import Rule
 from custody.rules.settlements import ManualEntry, Settlement
-from custody.rules.signatures import Signed
+from custody.rules.signatures import Signature, Signed
 from custody.rules.typed import Bytes32, EvmHex, Struct, Uint64, Uint256
 
 
@@ -67,9 +68,69 @@ class Reversal(Struct):
     canonical: Bytes32
 
 
-Origin = TokenProof | NativeProof | BitcoinProof | Reversal | Signed[Settlement] | Signed[ManualEntry]
+@dataclass(frozen=True, slots=True)
+class Hold(Struct):
+    """An accepted proposal with its initiator's signatures, and the one intent that it became: what it moves waits."""
 
-_PLAIN: Final[dict[str, type[Struct]]] = {c.__name__: c for c in (TokenProof, NativeProof, BitcoinProof, Reversal)}
+    proposal: Proposal
+    signatures: tuple[Signature, ...]
+    intent: TransferIntent
+
+
+@dataclass(frozen=True, slots=True)
+class Release(Struct):
+    """A hold ends before any signature was asked for. `hold` is its entry, `intent` its digest in this deployment.
+
+    Somebody's signed no (the initiator's own is a cancellation), or none where the intent has expired.
+    """
+
+    hold: Uint64
+    intent: Bytes32
+    rejection: tuple[Rejection, ...]
+    signatures: tuple[Signature, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived(Struct):
+    """What a payout paid to a wallet of ours and its watcher has booked as an arrival: change, a sweep, an internal move."""
+
+    wallet: Bytes32
+    asset: str
+    units: Uint256
+
+
+@dataclass(frozen=True, slots=True)
+class Paid(Struct):
+    """A final transaction consumed an anchor. `intents` are the digests that the anchor was bound to; `fee` is in base units of
+    the chain's own coin and what the wallet paid (nothing on EVM). A void paid nobody and frees every hold.
+    """
+
+    chain: str
+    height: Uint64
+    block: Bytes32
+    transaction: Bytes32
+    anchor: Anchor
+    intents: tuple[Bytes32, ...]
+    arrived: tuple[Arrived, ...]
+    fee: Uint256
+    void: bool
+
+
+Origin = (
+    TokenProof
+    | NativeProof
+    | BitcoinProof
+    | Reversal
+    | Hold
+    | Release
+    | Paid
+    | Signed[Settlement]
+    | Signed[ManualEntry]
+)
+
+_PLAIN: Final[dict[str, type[Struct]]] = {
+    c.__name__: c for c in (TokenProof, NativeProof, BitcoinProof, Reversal, Hold, Release, Paid)
+}
 
 
 def origin_to_json(origin: Origin) -> dict[str, Any]:
@@ -121,12 +182,17 @@ class Once(StrEnum):
     SETTLEMENT = "settlement"
     TRADE = "trade"
     MANUAL = "manual"
+    HOLD = "hold"
+    PROPOSAL = "proposal"
+    FREED = "freed"
+    ANCHOR = "anchor"
 
 
 def recorded_once(origin: Origin) -> tuple[tuple[Once, str], ...]:
     """What no other entry may rest on: its chain event, the position it reverses, or its id and the ids of its trades.
 
-    A trade settles once ever, whichever batch or client it comes with. A chain event may be credited again only after its credit
+    A trade settles once ever, whichever batch or client it comes with. A proposal is held for once, and a hold is freed once, by a
+    release or by the final end of its anchor. A chain event may be credited again only after its credit
     was reversed, because a block that a reorg took can come back.
     """
     if isinstance(origin, Signed):
@@ -136,4 +202,12 @@ def recorded_once(origin: Origin) -> tuple[tuple[Once, str], ...]:
         return ((Once.SETTLEMENT, origin.message.id), *trades)
     if isinstance(origin, Reversal):
         return ((Once.REVERSAL, str(origin.entry)),)
+    if isinstance(origin, Hold):
+        return ((Once.HOLD, origin.intent.id), (Once.PROPOSAL, origin.intent.proposal.hex()))
+    if isinstance(origin, Release):
+        return ((Once.FREED, origin.intent.hex()),)
+    if isinstance(origin, Paid):
+        at = origin.anchor
+        freed = ((Once.FREED, intent.hex()) for intent in origin.intents)
+        return ((Once.ANCHOR, f"{at.chain}/{at.wallet.hex()}/{at.reference}"), *freed)
     return ((Once.CHAIN_EVENT, identity_of(origin)),)

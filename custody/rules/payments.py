@@ -108,7 +108,9 @@ class UnsignedPayout:
         """Read the JSON form; raises InvalidInput."""
         names = {"id", "anchor", "certificate", "payload", "paid", "fee", "size"}
         if not isinstance(data, dict) or set(data) != names or not isinstance(data["paid"], list):
-            raise InvalidInput("payout", Rule.MALFORMED, type(data).__name__, "an object of " + ", ".join(sorted(names)))
+            raise InvalidInput(
+                "payout", Rule.MALFORMED, type(data).__name__, "an object of " + ", ".join(sorted(names))
+            )
         head = _Head.from_json({name: data[name] for name in ("id", "certificate", "fee", "size")})
         return cls(
             id=head.id,
@@ -145,11 +147,15 @@ class SeatSignatures(Struct):
 
 @dataclass(frozen=True, slots=True)
 class SignedPayout(Struct):
-    """A payout that its quorum signed: on EVM the call of `execTransaction`, on Bitcoin the transaction itself."""
+    """A payout that its quorum signed: on EVM the call of `execTransaction`, on Bitcoin the transaction itself.
+
+    `size` is still an estimate on EVM; on Bitcoin it is what the bytes have.
+    """
 
     id: Bytes32
     anchor: Anchor
     raw: Bytes
+    size: Uint64
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +237,7 @@ class BatchSize(Struct):
 
 
 def _payload(data: object) -> Payload:
-    kinds: dict[object, type[SafeTx] | type[PsbtPayload]] = {"SafeTx": SafeTx, "PsbtPayload": PsbtPayload}
+    kinds: dict[object, type[SafeTx | PsbtPayload]] = {"SafeTx": SafeTx, "PsbtPayload": PsbtPayload}
     named = isinstance(data, dict) and set(data) == {"type", "fields"} and isinstance(data["type"], str)
     kind = kinds.get(data["type"]) if isinstance(data, dict) and named else None
     if kind is None or not isinstance(data, dict):

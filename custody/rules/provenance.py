@@ -223,12 +223,7 @@ def _check_reversal(
 ) -> Iterator[Refusal]:
     """A reversal takes back one earlier credit, exactly: no more than the owner still had, the rest to `reorg_loss`."""
     proof = None if credited is None else credited.entry.origin
-    if (
-        credited is None
-        or credited.position >= recorded.position
-        or isinstance(proof, Signed | Reversal)
-        or proof is None
-    ):
+    if credited is None or credited.position >= recorded.position or not isinstance(proof, ChainProof):
         yield Refusal(
             Rule.ORIGIN, field="reversal.entry", got=reversal.entry, want="an earlier credit of a chain event"
         )

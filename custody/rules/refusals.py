@@ -127,6 +127,12 @@ class Rule(StrEnum):
     FROZEN = "frozen"
     FREEZE_TOO_LONG = "freeze_too_long"
     AUTOMATIC_CAP = "automatic_cap_reached"
+    # transfers: proposing, approving, authorizing
+    IDEMPOTENCY_MISMATCH = "idempotency_key_with_another_body"
+    UNKNOWN_TRANSFER = "unknown_transfer"
+    ILLEGAL_MOVE = "status_move_not_allowed"
+    SIGNATURE_ASKED = "a_signature_was_asked_for"
+    OUTPOINT_BOUND = "outpoint_bound_to_another_payout"
     # building and sending a payout (TRUST.md, "One anchor per payout")
     LEAF_FAILS = "simulation_of_a_leaf_fails"
     TRANSACTION_TOO_LARGE = "transaction_too_large"

@@ -34,8 +34,6 @@ _MOVES: Final[tuple[Check, ...]] = (
     anchor.check_payload_wallet,
     anchor.check_newest,
     anchor.check_change,
-    anchor.check_owners_untouched,
-    anchor.check_not_void,
     anchor.check_anchor,
     anchor.check_freeze,
     *_STATEMENT,
@@ -48,6 +46,8 @@ _MOVES: Final[tuple[Check, ...]] = (
 CHECKS: Final[Mapping[Kind, tuple[Check, ...]]] = {
     Kind.PAYOUT: (
         *_MOVES,
+        anchor.check_owners_untouched,
+        anchor.check_not_void,
         anchor.check_intents_unbound,
         anchor.check_proposals_unbound,
         intents.check_proposals,

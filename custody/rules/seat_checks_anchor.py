@@ -51,11 +51,12 @@ def check_not_void(case: Case) -> Iterator[Refusal]:
 
 
 def check_stays_inside(case: Case) -> Iterator[Refusal]:
-    """A payload without intents moves coins inside the wallet and nowhere else."""
+    """A payload without intents moves coins inside the wallet and nowhere else; it neither kills an anchor nor changes owners."""
+    rules = {LeafKind.OWNER_CHANGE: Rule.SAFE_CHANGED, LeafKind.VOID: Rule.QUORUM_NOT_REACHED}
     for leaf in case.decoded.leaves:
         if leaf.kind not in _STAYS:
             told = {"leaf": leaf.kind.value, "to": leaf.destination, "units": leaf.units}
-            yield Refusal(Rule.PAYLOAD_MISMATCH, what="leaf without intent", **told)
+            yield Refusal(rules.get(leaf.kind, Rule.PAYLOAD_MISMATCH), what="leaf without intent", **told)
 
 
 def check_anchor(case: Case) -> Iterator[Refusal]:

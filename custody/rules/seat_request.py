@@ -170,7 +170,7 @@ class Plan:
 
 def _payload(data: object) -> Payload:
     body = _object(data, "payload", {"type", "fields"})
-    kinds: dict[object, type[SafeTx] | type[PsbtPayload]] = {"SafeTx": SafeTx, "PsbtPayload": PsbtPayload}
+    kinds: dict[object, type[SafeTx | PsbtPayload]] = {"SafeTx": SafeTx, "PsbtPayload": PsbtPayload}
     kind = kinds.get(body["type"]) if isinstance(body["type"], str) else None
     if kind is None:
         raise InvalidInput("payload.type", Rule.MALFORMED, repr(body["type"]), "SafeTx or PsbtPayload")

@@ -37,8 +37,8 @@ Genesis = Annotated[
 @app.command()
 def init(name: Name, approle: AppRole) -> None:
     """Print the identity key that the seat's OpenBao made, for the roster."""
-    from custody.vault.openbao import OpenBaoClient  # noqa: PLC0415
-    from custody.vault.storage import Identity  # noqa: PLC0415
+    from custody.vault.openbao import OpenBaoClient
+    from custody.vault.storage import Identity
 
     key = Identity(OpenBaoClient.from_file(approle)).key
     _show({"seat": name, "identity": key.to_json()})
@@ -47,7 +47,7 @@ def init(name: Name, approle: AppRole) -> None:
 @app.command()
 def serve(name: Name, approle: AppRole, socket: Socket, genesis: Genesis = None) -> None:
     """Host the seat on its socket until SIGTERM."""
-    from custody.vault.host import serve_seat  # noqa: PLC0415
+    from custody.vault.host import serve_seat
 
     def ready() -> None:
         typer.echo(f"seat {name} answers on {socket}", err=True)
@@ -85,15 +85,15 @@ def pin(name: Name, file: Path, socket: Socket, genesis: Genesis = None) -> None
 
 
 def _seat(name: str, socket: Path) -> "RemoteSeat":
-    from custody.vault.keyring import RemoteSeat  # noqa: PLC0415
+    from custody.vault.keyring import RemoteSeat
 
     return RemoteSeat(name, socket)
 
 
 def _roster(file: Path) -> "Signed[RosterVersion]":
     """A roster version from a file, with the signatures that stand beside it, if any."""
-    from custody.rules.roster import RosterVersion  # noqa: PLC0415
-    from custody.rules.signatures import Signed  # noqa: PLC0415
+    from custody.rules.roster import RosterVersion
+    from custody.rules.signatures import Signed
 
     try:
         body = json.loads(file.read_text())

@@ -41,6 +41,11 @@ def key_path(label: str, chain: Chain) -> str:
     return "keys/" + hashlib.sha256(f"{label}\x00{chain}".encode()).hexdigest()
 
 
+def account_path(network: str) -> str:
+    """The account below a seat's master key on a Bitcoin network (embit's name of it), such as `48h/0h/0h/2h`."""
+    return f"{_PURPOSE}/{NETWORKS[network]['bip32']}h/0h/{_SCRIPT_TYPE}"
+
+
 def make_once(vault: Vault, label: str, chain: Chain, entropy: Entropy) -> PublicPart:
     """The key of a label and chain, made if there is none yet. Raises Unavailable.
 
@@ -83,6 +88,6 @@ def _xpub(seed: bytes, network: str) -> str:
         raise ValueError("seed length")
     versions = NETWORKS[network]
     root = HDKey.from_seed(seed, version=versions["xprv"])
-    path = f"{_PURPOSE}/{versions['bip32']}h/0h/{_SCRIPT_TYPE}"
+    path = account_path(network)
     account = root.derive(f"m/{path}").to_public()
     return f"[{root.my_fingerprint.hex()}/{path}]{account.to_base58(version=versions['xpub'])}"

@@ -118,7 +118,7 @@ def reorganised(stage: Stage, story: Story) -> None:
     receipt = send(stage.evm, sender, at["carol", EVM], value=3 * ETHER)
     seen = stage.watch()["seen"]
     net.anvil.rpc("anvil_reorg", 1, [])
-    changed = stage.evm.call("eth_getBlockByNumber", hex(receipt.height), False)
+    changed = stage.evm.call("eth_getBlockByNumber", hex(receipt.height), False)  # noqa: FBT003  # JSON-RPC has no names
     moved = isinstance(changed, dict) and changed.get("hash") != "0x" + receipt.block.hex()
     orphaned = stage.watch()["orphaned"]
     story.claim(

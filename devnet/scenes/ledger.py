@@ -6,7 +6,6 @@ from pathlib import Path
 
 from custody.attestor import verify_statement
 from custody.auditing import audit
-
 from custody.bootstrap import wall_clock
 from custody.flows.bookkeeping import record_settlement
 from custody.rules.amounts import Amount

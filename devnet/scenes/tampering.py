@@ -8,7 +8,6 @@ from contextlib import closing
 from pathlib import Path
 
 from custody.auditing import audit
-
 from custody.bootstrap import open_deployment
 from custody.rules.amounts import Assets
 from custody.rules.errors import CustodyError

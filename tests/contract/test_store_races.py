@@ -99,7 +99,7 @@ store.run(work)
 
 
 def _start(program: str, *arguments: str) -> "subprocess.Popen[str]":
-    # ruff: noqa: S603  # a program that stands in this file
+    # a program that stands in this file
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         [sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT

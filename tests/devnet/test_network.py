@@ -33,7 +33,7 @@ def test_the_network_runs_and_cold_seats_only_in_a_ceremony(tmp_path: Path) -> N
         assert {State.RUNNING} == {state for name, state in states.items() if name not in COLD_SEATS}
         with network.ceremony(["cold-1"]) as seats:
             cold_key = seats["cold-1"].login().secrets.transit.read_key("identity")["data"]["keys"]
-            assert ["cold-1"] == [n.name for n in network.status() if n.name in COLD_SEATS and n.pid]
+            assert [n.name for n in network.status() if n.name in COLD_SEATS and n.pid] == ["cold-1"]
         assert {State.COLD} == {n.state for n in network.status() if n.name in COLD_SEATS}
         with pytest.raises(NetworkBusy):
             Devnet(tmp_path).down()
@@ -42,7 +42,7 @@ def test_the_network_runs_and_cold_seats_only_in_a_ceremony(tmp_path: Path) -> N
         role = json.loads(Path(described["seats"]["hot-1"]["approle"]).read_text())
         assert role["secret_id"] not in network.network_file.read_text()
         hot_key = network.hot["hot-1"].login().secrets.transit.read_key("identity")["data"]["keys"]
-    assert [] == alive(tmp_path)
+    assert alive(tmp_path) == []
     assert not network.network_file.exists()
     assert any(line.startswith("anvil: ready") for line in lines)
 
@@ -59,7 +59,7 @@ def test_the_network_runs_and_cold_seats_only_in_a_ceremony(tmp_path: Path) -> N
             assert cold_key == seats["cold-1"].login().secrets.transit.read_key("identity")["data"]["keys"]
     finally:
         Devnet(tmp_path).down()
-    assert [] == alive(tmp_path)
+    assert alive(tmp_path) == []
 
 
 DEMO = """
@@ -79,7 +79,7 @@ with Devnet(Path(sys.argv[1]), progress=lambda line: print(line, flush=True)).ru
 )
 def test_an_interrupt_stops_everything(tmp_path: Path, until: str) -> None:
     """Ctrl-C ends the run and every node, whenever it comes."""
-    demo = subprocess.Popen(  # noqa: S603
+    demo = subprocess.Popen(
         [sys.executable, "-c", DEMO, str(tmp_path)],
         cwd=CHECKOUT,
         stdout=subprocess.PIPE,
@@ -99,4 +99,4 @@ def test_an_interrupt_stops_everything(tmp_path: Path, until: str) -> None:
     while any(node.alive() for node in started) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not any(node.alive() for node in started)
-    assert [] == alive(tmp_path)
+    assert alive(tmp_path) == []

@@ -30,7 +30,7 @@ from devnet.processes import Command, Lifetime, Node, NodeFailed, Process, stop_
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PATCH = {"Content-Type": "application/merge-patch+json"}
-SECRET = "the-value-that-must-not-be-logged"  # noqa: S105
+SECRET = "the-value-that-must-not-be-logged"
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_bitcoind_pays_exactly(bitcoind: Bitcoind) -> None:
     details = bitcoind.rpc("gettransaction", txid, wallet=MINER)
     assert isinstance(details, dict)
     received = [d["amount"] for d in details["details"] if d["category"] == "receive"]
-    assert [1_234_567 * SATOSHI] == received
+    assert received == [1_234_567 * SATOSHI]
     assert type(received[0]) is Decimal
 
 
@@ -152,7 +152,7 @@ def test_bitcoind_keeps_its_chain_and_its_cookie_private(tmp_path: Path) -> None
     try:
         node.start()
         tip, password = node.mine()[-1], node.credentials
-        assert 0o600 == node.cookie_file.stat().st_mode & 0o777
+        assert node.cookie_file.stat().st_mode & 0o777 == 0o600
         node.stop()
         node.start()
         assert tip == node.rpc("getbestblockhash")
@@ -165,16 +165,16 @@ def test_bitcoind_reports_a_refused_call(bitcoind: Bitcoind) -> None:
     """An error of the node names the method and the code."""
     with pytest.raises(RpcFailed) as caught:
         bitcoind.rpc("getblockhash", 10**9)
-    assert ("getblockhash", -8) == (caught.value.method, caught.value.code)
+    assert (caught.value.method, caught.value.code) == ("getblockhash", -8)
 
 
 def test_postgres_is_ours_and_on_no_port(postgres_url: str) -> None:
     """It answers on its socket, listens on no address, and does not run as root."""
     engine = sqlalchemy.create_engine(postgres_url)
     with engine.connect() as connection:
-        assert "" == connection.execute(sqlalchemy.text("SHOW listen_addresses")).scalar_one()
+        assert connection.execute(sqlalchemy.text("SHOW listen_addresses")).scalar_one() == ""
     folder = Path(str(engine.url.query["host"]))
-    assert 0o700 == folder.stat().st_mode & 0o777
+    assert folder.stat().st_mode & 0o777 == 0o700
     assert not holds_port(int((folder / "postmaster.pid").read_text().split()[0]), 5432)
     engine.dispose()
 
@@ -189,13 +189,10 @@ def test_a_seat_writes_and_reads_its_own(openbao_seat: OpenBao) -> None:
     store.create_or_update_secret("journal/1", {"value": "a"}, cas=0, mount_point="bulkhead")
     store.create_or_update_secret("journal/1", {"value": "b"}, cas=1, mount_point="bulkhead")
     kept = store.read_secret_version("journal/1", mount_point="bulkhead", raise_on_deleted_version=True)
-    assert {"value": "b"} == kept["data"]["data"]
+    assert kept["data"]["data"] == {"value": "b"}
     message = "aGVsbG8="
     signature = transit.sign_data("identity", hash_input=message)["data"]["signature"]
-    assert (
-        transit.verify_signed_data("identity", hash_input=message, signature=signature)["data"]["valid"]
-        is True
-    )
+    assert transit.verify_signed_data("identity", hash_input=message, signature=signature)["data"]["valid"] is True
 
 
 def test_a_stale_write_is_refused(openbao_seat: OpenBao) -> None:
@@ -243,9 +240,7 @@ def test_a_stale_write_is_refused(openbao_seat: OpenBao) -> None:
 def test_a_seat_is_refused(openbao_seat: OpenBao, method: str, path: str) -> None:
     """Everything that is not granted is refused, with 403 and nothing else."""
     with pytest.raises(Forbidden):
-        openbao_seat.login().adapter.request(
-            method, f"/v1/{path}", json={}, headers=PATCH if method == "patch" else {}
-        )
+        openbao_seat.login().adapter.request(method, f"/v1/{path}", json={}, headers=PATCH if method == "patch" else {})
 
 
 def test_the_key_cannot_be_exported_or_deleted(openbao_seat: OpenBao) -> None:
@@ -264,7 +259,7 @@ def test_a_token_is_short_and_has_one_policy(openbao_seat: OpenBao) -> None:
     """A login gives one hour, the role's policy, and not the default policy."""
     role = json.loads(openbao_seat.approle_file.read_text())
     answer = openbao_seat.client().auth.approle.login(role["role_id"], role["secret_id"])
-    assert (["bulkhead"], 3600) == (answer["auth"]["policies"], answer["auth"]["lease_duration"])
+    assert (answer["auth"]["policies"], answer["auth"]["lease_duration"]) == (["bulkhead"], 3600)
 
 
 def test_the_attestor_lists_its_bindings_only(tmp_path: Path) -> None:
@@ -274,7 +269,7 @@ def test_the_attestor_lists_its_bindings_only(tmp_path: Path) -> None:
         server.open(Kind.ATTESTOR)
         store = server.login().secrets.kv.v2
         store.create_or_update_secret("bindings/one", {"value": "a"}, mount_point="bulkhead")
-        assert ["one"] == store.list_secrets("bindings", mount_point="bulkhead")["data"]["keys"]
+        assert store.list_secrets("bindings", mount_point="bulkhead")["data"]["keys"] == ["one"]
         with pytest.raises(Forbidden):
             store.list_secrets("", mount_point="bulkhead")
         with pytest.raises(Forbidden):
@@ -294,12 +289,12 @@ def test_the_root_token_is_dead(tmp_path: Path) -> None:
         server.unseal()
         token = json.loads((server.folder / "root.json").read_text())["token"]
         root = server.client(token)
-        assert ["root"] == root.auth.token.lookup_self()["data"]["policies"]
+        assert root.auth.token.lookup_self()["data"]["policies"] == ["root"]
         server.provision(Kind.SEAT)
         with pytest.raises(Forbidden):
             root.auth.token.lookup_self()
         files = [p for p in server.folder.iterdir() if p.is_file()]
-        assert [] == [p.name for p in files if token.encode() in p.read_bytes()]
+        assert [p.name for p in files if token.encode() in p.read_bytes()] == []
     finally:
         server.stop()
 
@@ -352,13 +347,13 @@ def test_the_audit_log_names_the_path_and_no_secret(openbao_seat: OpenBao) -> No
     shares = json.loads(openbao_seat.unseal_file.read_text())["shares"]
     secrets = {SECRET, client.token, role["secret_id"], *shares}
     assert set() == {secret for secret in secrets if secret in log}
-    assert 0o600 == openbao_seat.audit_file.stat().st_mode & 0o777
+    assert openbao_seat.audit_file.stat().st_mode & 0o777 == 0o600
 
 
 def test_credentials_are_private(openbao_seat: OpenBao) -> None:
     """Only the owner reads the credentials, and approle.json says what a client needs."""
     files = (openbao_seat.approle_file, openbao_seat.unseal_file)
-    assert [0o600, 0o600] == [f.stat().st_mode & 0o777 for f in files]
+    assert [f.stat().st_mode & 0o777 for f in files] == [0o600, 0o600]
     assert {"url", "role_id", "secret_id"} == set(json.loads(openbao_seat.approle_file.read_text()))
     assert openbao_seat.url == json.loads(openbao_seat.approle_file.read_text())["url"]
 
@@ -381,7 +376,7 @@ def test_a_restart_keeps_keys_and_entries(tmp_path: Path) -> None:
         kept = after.secrets.kv.v2.read_secret_version(
             "journal/1", mount_point="bulkhead", raise_on_deleted_version=True
         )
-        assert {"value": "a"} == kept["data"]["data"]
+        assert kept["data"]["data"] == {"value": "a"}
         assert key == after.secrets.transit.read_key("identity")["data"]["keys"]
     finally:
         server.stop()
@@ -472,7 +467,7 @@ def start_parent(home: Path, lifetime: Lifetime) -> tuple[subprocess.Popen[str],
     assert parent.stdout is not None
     nodes = [Identity.of(int(pid)) for pid in parent.stdout.readline().split()]
     found = [node for node in nodes if node is not None]
-    assert 2 == len(found)
+    assert len(found) == 2
     return parent, found
 
 
@@ -531,7 +526,7 @@ def test_a_wrong_hash_reaches_no_cache(tmp_path: Path, monkeypatch: pytest.Monke
     path_with(tmp_path / "bin", "npm", b"#!/bin/sh\necho other > anvil.tgz\n", monkeypatch)
     with pytest.raises(WrongHash):
         find(Program.ANVIL, tmp_path / "cache")
-    assert ["anvil.lock"] == [p.name for p in (tmp_path / "cache").iterdir()]
+    assert [p.name for p in (tmp_path / "cache").iterdir()] == ["anvil.lock"]
 
 
 def test_a_missing_program_says_what_would_mend_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -561,9 +556,7 @@ def test_a_missing_program_says_what_would_mend_it(tmp_path: Path, monkeypatch: 
 def test_the_mirror_is_the_machines_own(tmp_path: Path, file: str, text: str, expected: str) -> None:
     """Both forms of apt sources are read; a comment or a security archive is not a mirror."""
     (tmp_path / "sources.list.d").mkdir()
-    (tmp_path / "sources.list.d" / "a.list").write_text(
-        "deb http://three.example/debian-security trixie main\n"
-    )
+    (tmp_path / "sources.list.d" / "a.list").write_text("deb http://three.example/debian-security trixie main\n")
     (tmp_path / file).write_text(text)
     assert expected == mirror(tmp_path)
 
@@ -578,4 +571,4 @@ def test_no_mirror_is_said(tmp_path: Path) -> None:
 def test_the_home_can_be_moved(tmp_path: Path) -> None:
     """$BULKHEAD_HOME wins; without it the home is in the checkout."""
     assert tmp_path == bulkhead_home({"BULKHEAD_HOME": str(tmp_path)})
-    assert CHECKOUT / ".bulkhead" == bulkhead_home({})
+    assert bulkhead_home({}) == CHECKOUT / ".bulkhead"

@@ -59,7 +59,7 @@ class Process:
         command = [sys.executable, "-m", "custody.vault.cli", "serve", "hot-1"]
         command += ["--approle", str(self.approle), "--socket", str(self.socket)]
         with self.log.open("ab") as log:
-            self.running = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)  # noqa: S603
+            self.running = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         while time.monotonic() < began + 60:
             if self.running.poll() is not None:
                 break
@@ -169,7 +169,7 @@ def test_small(process: Process, deployment: Deployment) -> None:
 def test_another_seats_name(process: Process, deployment: Deployment, server: OpenBao) -> None:
     """A process started with this vault under another name, or with a file others can read, says so and ends."""
     command = [sys.executable, "-m", "custody.vault.cli", "serve", "hot-2", "--socket", str(process.folder / "t")]
-    told = subprocess.run(  # noqa: S603
+    told = subprocess.run(
         [*command, "--approle", str(server.approle_file)], capture_output=True, text=True, check=False
     )
     assert told.returncode != 0
@@ -177,7 +177,7 @@ def test_another_seats_name(process: Process, deployment: Deployment, server: Op
     loose = process.folder / "loose.json"
     loose.write_text(server.approle_file.read_text())
     loose.chmod(0o644)
-    told = subprocess.run([*command, "--approle", str(loose)], capture_output=True, text=True, check=False)  # noqa: S603
+    told = subprocess.run([*command, "--approle", str(loose)], capture_output=True, text=True, check=False)
     assert told.returncode != 0
     assert "only its owner can read" in told.stderr
     assert json.loads(loose.read_text())["secret_id"] not in told.stderr
@@ -198,9 +198,9 @@ def test_no_secret_anywhere(process: Process, deployment: Deployment, server: Op
         assert set(invalid.value.want.removeprefix("one of ").split(", ")) == VERBS
     for command in ("status", "head"):
         run = [sys.executable, "-m", "custody.vault.cli", command, "hot-1", "--socket", str(process.socket)]
-        process.heard.append(subprocess.run(run, capture_output=True, text=True, check=True).stdout)  # noqa: S603
+        process.heard.append(subprocess.run(run, capture_output=True, text=True, check=True).stdout)
     run = [sys.executable, "-m", "custody.vault.cli", "init", "hot-1", "--approle", str(server.approle_file)]
-    process.heard.append(subprocess.run(run, capture_output=True, text=True, check=True).stdout)  # noqa: S603
+    process.heard.append(subprocess.run(run, capture_output=True, text=True, check=True).stdout)
     said = "\n".join([*process.heard, process.log.read_text()])
     audit = server.audit_file.read_text()
     assert key_path(LABEL, EVM) in audit  # it is the log of these very requests

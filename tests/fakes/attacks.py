@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Final
 
-from eth_abi.abi import encode
+from eth_abi.abi import decode, encode
 
 from custody.chains.bitcoin.scripts import change_address, script_pubkey
 from custody.chains.evm.safes import deposit_safe, owner_address
@@ -42,7 +42,7 @@ HOT: Final = Tier.CUSTOMER_HOT
 OTHER: Final = b"\x5a" * 32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Row:
     """One lie: what is asked, on which base, and the rule that names it."""
 
@@ -68,12 +68,21 @@ def _bare(payload: Any, **more: Any) -> Request:
     return Request(payload, wallet, statement, **more)
 
 
-def sweep_call(index: int, to: str | None = None, value: int = 10**18, data: bytes = b"", **fields: Any) -> tuple[str, bytes]:
+def sweep_call(
+    index: int, to: str | None = None, value: int = 10**18, data: bytes = b"", **fields: Any
+) -> tuple[str, bytes]:
     """A deposit Safe and its execTransaction, pre-validated by the omnibus."""
     omnibus = hot().safe[0].address
     approved = bytes.fromhex(omnibus[2:]).rjust(32, b"\0") + bytes(32) + b"\1"
     types = ["address", "uint256", "bytes", "uint8", "uint256", "uint256", "uint256", "address", "address", "bytes"]
-    said: dict[str, Any] = {"operation": 0, "safe": 0, "base": 0, "price": 0, "token": ZERO_ADDRESS, "refund": ZERO_ADDRESS}
+    said: dict[str, Any] = {
+        "operation": 0,
+        "safe": 0,
+        "base": 0,
+        "price": 0,
+        "token": ZERO_ADDRESS,
+        "refund": ZERO_ADDRESS,
+    }
     said |= {"signatures": approved} | fields
     arguments = [to or omnibus, value, data, *said.values()]
     return deposit_safe(hot(), index).text, bytes.fromhex("6a761202") + encode(types, arguments)
@@ -94,7 +103,9 @@ def bitcoin_sweep() -> Request:
     return _bare(PsbtPayload(BITCOIN.name, psbt.serialize()))
 
 
-def _void(payload: Any, anchor: Anchor, intents: tuple[bytes, ...] = (OTHER,), people: tuple[str, ...] = ("ana", "bo")) -> Request:
+def _void(
+    payload: Any, anchor: Anchor, intents: tuple[bytes, ...] = (OTHER,), people: tuple[str, ...] = ("ana", "bo")
+) -> Request:
     signed = world().deployment.people_sign(Void(anchor, intents), people)
     return _bare(payload, void=signed)
 
@@ -154,7 +165,9 @@ def frozen(scope: str) -> Callable[[SeatJournal], SeatJournal]:
         signed = signed_by(Freeze(scope, "phone stolen", NOW, NOW + 4000), world().domain, [secp256k1("dee")])
         learned = admit_freeze(journal, signed, NOW + 1)
         assert isinstance(learned, SeatJournal)
-        return replace(journal, freezes=learned.freezes)  # without its line in the chain, which the statement would have to name
+        return replace(
+            journal, freezes=learned.freezes
+        )  # without its line in the chain, which the statement would have to name
 
     return freeze
 
@@ -209,10 +222,11 @@ def stranger_output() -> bytes:
 
 
 def added_leaf(data: bytes, to: str = "") -> Callable[[Any], Any]:
-    """The first payment in a batch with one leaf more."""
+    """The same payload with one leaf more at its end."""
 
     def batch(tx: SafeTx) -> SafeTx:
-        return batch_tx(hot(), packed(tx.to, tx.value, tx.data) + packed(to or hot().safe[0].address, 0, data), tx.nonce)
+        (leaves,) = decode(["bytes"], tx.data[4:]) if tx.operation else (packed(tx.to, tx.value, tx.data),)
+        return batch_tx(hot(), leaves + packed(to or hot().safe[0].address, 0, data), tx.nonce)
 
     return batch
 

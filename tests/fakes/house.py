@@ -182,7 +182,7 @@ class House:
     def attestor(self, evm: Sequence[FakeChain] = (), **changes: object) -> Attestor:
         """A fresh attestor process over the same vault, as after a restart."""
         oldest = {EVM: 10**6, BTC: 10**6}
-        in_force = InForce(SCHEDULE.bundle, ASSETS, {SCHEDULE.bundle: SCHEDULE}, oldest)
+        in_force = InForce(SCHEDULE.bundle, ASSETS, {SCHEDULE.bundle: SCHEDULE}, oldest, lambda *_: iter(()))
         nodes: dict[Chain, list[ChainView]] = {EVM: list(evm) or [self.evm], BTC: [self.btc]}
         attestor = Attestor(
             self.store,

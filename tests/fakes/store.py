@@ -24,7 +24,7 @@ from custody.rules.ledger import (
     check_balances,
     replay,
 )
-from custody.rules.origins import Once, Reversal, recorded_once
+from custody.rules.origins import ChainProof, Once, Reversal, recorded_once
 from custody.rules.refusals import Refusal, Refused, Rule, raise_if
 from custody.rules.signatures import Signed
 from custody.rules.wallets import Chain
@@ -122,7 +122,7 @@ class FakeJournal:
                 yield Refusal(Rule.ALREADY_RECORDED, kind=kind.value, id=identity, position=at)
         if isinstance(entry.origin, Reversal):
             named = self.get(entry.origin.entry)
-            if named is None or isinstance(named.entry.origin, Signed | Reversal):
+            if named is None or not isinstance(named.entry.origin, ChainProof):
                 yield Refusal(Rule.ORIGIN, reverses=entry.origin.entry, want="the position of a credited chain event")
 
 

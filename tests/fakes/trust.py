@@ -58,7 +58,10 @@ BTC: Final = Asset("BTC", BITCOIN, AssetKind.NATIVE, 8, dust=546)
 ASSETS: Final = Assets((ETH, USDX, BTC), {EVM: 0, BITCOIN: 3})
 BUNDLE: Final = b"\x0b" * 32
 STRANGER: Final = str(to_checksum_address("0x" + "a1" * 20))
-PAYEE: Final = {EVM.name: str(to_checksum_address("0x" + "c0" * 20)), BITCOIN.name: "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"}
+PAYEE: Final = {
+    EVM.name: str(to_checksum_address("0x" + "c0" * 20)),
+    BITCOIN.name: "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080",
+}
 GROUPS: Final = {
     "ana": ("operations", "treasury"),
     "bo": ("risk",),
@@ -92,7 +95,11 @@ class Trusted(Deployment):
         people = tuple(Person(n, n.title(), g, (secp256k1(n).key,), (True,), NOW + YEAR) for n, g in GROUPS.items())
         clients = tuple(ApiClient(n, ed25519(n).key, s, role, NOW + YEAR) for n, (s, role) in CLIENTS.items())
         self.version = replace(
-            self.version, people=people, clients=clients, address_authorities=("authority",), policy_owners=("ana", "bo", "cy")
+            self.version,
+            people=people,
+            clients=clients,
+            address_authorities=("authority",),
+            policy_owners=("ana", "bo", "cy"),
         )
 
     def genesis(self, version: RosterVersion | None = None, without: str = "") -> Signed[RosterVersion]:
@@ -161,7 +168,9 @@ def answers(outcome: Outcome, requirement: Requirement | None = TWO, bundle: byt
 def bundle(policy: FakePolicy, cap: int = 10**30) -> BundleInForce:
     """A bundle of one policy over the tests' assets."""
     symbols = [asset.symbol for asset in ASSETS]
-    return BundleInForce(policy, ASSETS, FeeSchedule(policy.hash, dict.fromkeys(symbols, 25), 3600, dict.fromkeys(symbols, cap)))
+    return BundleInForce(
+        policy, ASSETS, FeeSchedule(policy.hash, dict.fromkeys(symbols, 25), 3600, dict.fromkeys(symbols, cap))
+    )
 
 
 @dataclass(frozen=True)
@@ -263,7 +272,7 @@ def _transfer(ask: Ask, number: int) -> Transfer:
             | dict(ask.intent)
         )
     )
-    signer = ed25519(ask.proposer) if ask.proposer in CLIENTS else secp256k1(ask.proposer)
+    signer = secp256k1(ask.proposer) if ask.proposer in GROUPS else ed25519(ask.proposer)
     digest = w.domain.digest(intent)
     approvals = tuple(Approval(digest, name, secp256k1(name).sign(digest)) for name in ask.approvers)
     signed = signed_by(enrolment, w.domain, [secp256k1(ask.authority)]) if enrolment else None
@@ -291,7 +300,9 @@ def multi_send(leaves: bytes) -> bytes:
     return bytes.fromhex("8d80ff0a") + encode(["bytes"], [leaves])
 
 
-def safe_tx(certificate: WalletCertificate, to: str, value: int = 0, data: bytes = b"", nonce: int = 7, operation: int = 0) -> SafeTx:
+def safe_tx(
+    certificate: WalletCertificate, to: str, value: int = 0, data: bytes = b"", nonce: int = 7, operation: int = 0
+) -> SafeTx:
     """A SafeTx of a certified Safe with everything idle at zero."""
     safe = certificate.safe[0].address
     return SafeTx(certificate.chain, safe, to, value, data, operation, 0, 0, 0, ZERO_ADDRESS, ZERO_ADDRESS, nonce)
@@ -323,14 +334,18 @@ def scope_keys(scope: Any, certificate: WalletCertificate, branch: int, index: i
     script = witness_script(certificate, branch, index)
     for i in range(script[-2] - 0x50):
         key = PublicKey.parse(script[2 + 34 * i : 35 + 34 * i])
-        scope.bip32_derivations[key] = DerivationPath(b"\1\2\3\4", [0x80000030, 0x80000001, 0x80000000, 0x80000002, branch, index])
+        scope.bip32_derivations[key] = DerivationPath(
+            b"\1\2\3\4", [0x80000030, 0x80000001, 0x80000000, 0x80000002, branch, index]
+        )
 
 
 def coin(certificate: WalletCertificate, units: int, index: int = 0, salt: int = 0) -> Transaction:
     """A transaction that paid a wallet's receive address: output 1 of it."""
     script = Script(script_pubkey(receive_address(certificate, index)))
     vin = [TransactionInput(bytes([salt + 1]) * 32, 0, sequence=0xFFFFFFFD)]
-    return Transaction(2, vin, [TransactionOutput(1000, Script(b"\x00\x14" + b"\7" * 20)), TransactionOutput(units, script)], 0)
+    return Transaction(
+        2, vin, [TransactionOutput(1000, Script(b"\x00\x14" + b"\7" * 20)), TransactionOutput(units, script)], 0
+    )
 
 
 def psbt_of(
@@ -432,7 +447,14 @@ def safe_state(certificate: WalletCertificate, **changes: Any) -> SafeState:
 def statement_of(ask: Ask, transfers: tuple[Transfer, ...], anchor: Anchor, journal: SeatJournal) -> Signed[Statement]:
     """What an honest attestor signs for this payout."""
     w = world()
-    row = {"reserves": 10**30, "on_chain": 10**30, "in_ledger": 10**30, "available": 10**30 - 100, "held": 50, "suspense": 50}
+    row = {
+        "reserves": 10**30,
+        "on_chain": 10**30,
+        "in_ledger": 10**30,
+        "available": 10**30 - 100,
+        "held": 50,
+        "suspense": 50,
+    }
     row |= {"in_flight": 0, "accrued_fees": 10**30, "matured_fees": 10**30} | dict(ask.rows)
     heights = tuple(ChainHeight(chain.name, 100, b"\1" * 32, NOW) for chain in (EVM, BITCOIN))
     safes = (safe_state(w.certificate(ask.tier, EVM), **ask.safe),) if ask.chain.is_evm else ()
@@ -463,7 +485,9 @@ def build(ask: Ask, base: Request | None = None) -> Built:
     intents = [transfer.intent for transfer in transfers]
     payload: Payload = base.payload if base else (evm_payload if ask.chain.is_evm else bitcoin_payload)(ask, intents)
     payload = ask.payload(payload) if ask.payload else payload
-    others = tuple(signed for signed in w.certificates.values() if ask.to_tier and signed.message.tier == ask.to_tier.value)
+    others = tuple(
+        signed for signed in w.certificates.values() if ask.to_tier and signed.message.tier == ask.to_tier.value
+    )
     statement = statement_of(ask, transfers, anchor_of(payload, certificate), journal)
     request = (
         replace(base, payload=payload, statement=statement)

@@ -193,5 +193,5 @@ def test_cheap_to_import() -> None:
         "import sys, custody.chains.bitcoin.scripts\n"
         "print([m for m in ('bitcoinlib', 'requests', 'web3', 'sqlalchemy') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

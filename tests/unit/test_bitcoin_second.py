@@ -60,7 +60,7 @@ def test_home_stays_clean(tmp_path: Path) -> None:
     environment = {**os.environ, "HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path)}
     environment.pop("BCL_DATA_DIR", None)
     (tmp_path / "home").mkdir()
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)  # noqa: S603
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True)
     assert [p.name for p in tmp_path.rglob("*")] == ["home"]
 
 

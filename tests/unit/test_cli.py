@@ -130,7 +130,9 @@ def test_an_unknown_command(
 def test_help_imports_no_command(words: list[str]) -> None:
     """Listing every sub-command loads none of them, nor any driver."""
     code = f"import sys\nfrom custody.cli import main\nassert main({words!r}) == 0\nprint(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)  # noqa: S603  # our own code
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )  # our own code
     listing, _, modules = done.stdout.rstrip().rpartition("\n")
     assert "coverage" in listing
     assert not {"typer", "web3", "sqlalchemy", "devnet", "custody.commands", "custody.flows"} & set(modules.split())

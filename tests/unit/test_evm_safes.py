@@ -265,7 +265,7 @@ def test_a_seat_imports_no_driver() -> None:
         "import sys, custody.chains.evm.safes\n"
         "print([m for m in ('web3', 'safe_eth', 'requests', 'aiohttp', 'bitcoinlib') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)  # noqa: S603
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 

@@ -67,7 +67,7 @@ def changed(rule: dict[str, Any], path: str, value: object) -> dict[str, Any]:
 def test_the_plain_rules_are_read(bundle: Bundle) -> None:
     """The three that the refusals change, exact to the base unit and in their own words."""
     never, permit, more = with_rules(bundle, [REQUIRE, PERMIT, DENY]).rules
-    assert never == PolicyRule("D01-never", Kind.DENY, DENY["why"], (Says("sanctioned", True),), (), 0, ())  # noqa: FBT003
+    assert never == PolicyRule("D01-never", Kind.DENY, DENY["why"], (Says("sanctioned", True),), (), 0, ())
     assert permit.when[0] == OneOf("from", ("customer_hot",))
     assert permit.automatic_when == (
         Compared("amount", Comparator.AT_MOST, LimitName("auto_withdrawal"), "limit auto_withdrawal"),

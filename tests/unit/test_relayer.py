@@ -61,7 +61,9 @@ def hot(chain: Chain = EVM) -> Signed[WalletCertificate]:
 def call(**changes: Any) -> RelayCall:
     """The deployment of the hot Safe, with something changed."""
     certificate = hot().message
-    whole = RelayCall(EVM.name, 0, certificate.safe[0].factory, 0, deploy_call_data(certificate), 300_000, 2 * 10**9, 10**9)
+    whole = RelayCall(
+        EVM.name, 0, certificate.safe[0].factory, 0, deploy_call_data(certificate), 300_000, 2 * 10**9, 10**9
+    )
     return replace(whole, **changes)
 
 
@@ -78,7 +80,7 @@ REFUSED = [
     pytest.param({"data": CREATE_PROXY + bytes(96)}, Rule.RELAYER_TARGET, id="the factory, another Safe"),
     pytest.param({"gas": 10**10}, Rule.RELAYER_CAP, id="gas above the cap"),
     pytest.param({"max_fee_per_gas": 10**15}, Rule.RELAYER_CAP, id="price above the cap"),
-    pytest.param({"chain": "eip155:1"}, Rule.WRONG_NETWORK, id="another chain"),
+    pytest.param({"chain": "eip155:1"}, Rule.SIGNER_UNKNOWN, id="a chain without a relayer"),
 ]
 
 

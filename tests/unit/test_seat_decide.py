@@ -38,11 +38,11 @@ from tests.fakes.attacks import (
     pays,
     rolled,
     rotation,
+    successor,
     sweep,
     void,
     with_successor,
 )
-from tests.fakes.attacks import head as stands_at
 from tests.fakes.seat import BITCOIN, EVM, NOW, ed25519, secp256k1, signed_by
 from tests.fakes.trust import (
     PAYEE,
@@ -50,13 +50,9 @@ from tests.fakes.trust import (
     TWO,
     Ask,
     answers,
-    build,
     bundle,
-    facts_of,
-    journal_of,
     packed,
     psbt_of,
-    safe_state,
     transfer_data,
     transfers_of,
     world,
@@ -81,7 +77,12 @@ def two_keys(r: Request) -> Request:
 def forged(r: Request) -> Request:
     """Bo's approval with Ana's signature."""
     t = r.transfers[0]
-    return replace(r, transfers=(replace(t, approvals=(t.approvals[0], replace(t.approvals[1], signature=t.approvals[0].signature))),))
+    return replace(
+        r,
+        transfers=(
+            replace(t, approvals=(t.approvals[0], replace(t.approvals[1], signature=t.approvals[0].signature))),
+        ),
+    )
 
 
 def of_another(r: Request) -> Request:
@@ -173,21 +174,6 @@ def rows_of(name: str, base: Base, *tables: dict[str, Any]) -> list[Row]:
     return [Row(f"{name}: {k}", Ask(**fields), rule, base) for table in tables for k, (rule, fields) in table.items()]
 
 
-def swept(changes: dict[str, Any]) -> dict[str, Any]:
-    """A common row for a sweep, which has its own payload and no intent."""
-    if "payload" in changes:
-        safe = hot().safe[0].address
-        return {"payload": lambda tx: replace(tx, data=b"", to=safe, operation=0) and _batch_with(tx, SWAP)}
-    return changes
-
-
-def _batch_with(tx: Any, data: bytes) -> Any:
-    from eth_abi.abi import decode, encode  # noqa: PLC0415
-
-    (leaves,) = decode(["bytes"], tx.data[4:])
-    return replace(tx, data=tx.data[:4] + encode(["bytes"], [leaves + packed(hot().safe[0].address, 0, data)]))
-
-
 PAYOUT_ROWS: Final = [
     *rows_of("payout", lambda: None, COMMON, HEADS, SAFES, MOVES),
     *(
@@ -235,7 +221,7 @@ PAYOUT_ROWS: Final = [
             (
                 "the old keys after a rotation",
                 Rule.CERTIFICATE_OLDER,
-                {"journal": with_successor, "decoded": lambda d: d, "intent": {"certificate": OTHER}},
+                {"journal": with_successor, "intent": {"certificate": successor().message.struct_hash}},
             ),
             # what
             ("another token contract", Rule.TOKEN_MISMATCH, {"intent": {"token": STRANGER}}),
@@ -246,7 +232,11 @@ PAYOUT_ROWS: Final = [
             ("an enrolment of another address", Rule.ENROLMENT, {"enrolment": {"address": STRANGER}}),
             ("an enrolment on another chain", Rule.ENROLMENT, {"enrolment": {"chain": BITCOIN.name}}),
             ("another enrolment's hash", Rule.ENROLMENT, {"intent": {"enrolment": OTHER}}),
-            ("an allow-listed address as a withdrawal's", Rule.ENROLMENT, {"intent": {"destination_kind": "allow_listed"}}),
+            (
+                "an allow-listed address as a withdrawal's",
+                Rule.ENROLMENT,
+                {"intent": {"destination_kind": "allow_listed"}},
+            ),
             ("a stranger called internal", Rule.ENROLMENT, {"intent": {"destination_kind": "internal_wallet"}}),
             ("enrolled by somebody who is no authority", Rule.SIGNATURE_INVALID, {"authority": "ana"}),
             ("an authority proposes", Rule.AUTHORITY_PROPOSES, {"proposer": "authority"}),
@@ -265,19 +255,55 @@ PAYOUT_ROWS: Final = [
                 {**BTC, **COLD, "decoded": lambda d: _place(d, branch=0)},
             ),
             # law 1
-            ("a vendor paid with customers' coins", Rule.WALL, {"both": {"account": "company", "purpose": "vendor_payment"}, "rows": LOW, "enrolment": {"kind": "allow_listed"}}),
-            ("customers' coins to operational, called a refill", Rule.WALL, {**FEES, "both": {"purpose": "rebalance"}, "rows": LOW}),
-            ("a fee sweep on a customer's account", Rule.WALL, {**FEES, "both": {"purpose": "fee_sweep", "account": "customer:ada"}, "rows": LOW}),
+            (
+                "a vendor paid with customers' coins",
+                Rule.WALL,
+                {
+                    "both": {"account": "company", "purpose": "vendor_payment"},
+                    "rows": LOW,
+                    "enrolment": {"kind": "allow_listed"},
+                },
+            ),
+            (
+                "customers' coins to operational, called a refill",
+                Rule.WALL,
+                {**FEES, "both": {"purpose": "rebalance"}, "rows": LOW},
+            ),
+            (
+                "a fee sweep on a customer's account",
+                Rule.WALL,
+                {**FEES, "both": {"purpose": "fee_sweep", "account": "customer:ada"}, "rows": LOW},
+            ),
             ("fees that have not matured", Rule.WALL, {**FEES, "rows": {**LOW, "matured_fees": 10**18 - 1}}),
             ("fees above the day's cap", Rule.WALL, {**FEES, "rows": LOW, "cap": 10**18 - 1}),
-            ("fees above the day's cap by the statement", Rule.WALL, {**FEES, "rows": LOW, "cap": 10**18, "facts": {"swept_24h": 10**18 + 1}}),
-            ("fees above the day's cap by this seat", Rule.WALL, {**FEES, "rows": LOW, "cap": 10**18, "journal": lambda j: replace(j, swept=counter("ETH", 1))}),
-            ("a customer paid out of operational", Rule.WALL, {**VENDOR, "both": {"account": "customer:ada", "purpose": "withdrawal"}}),
+            (
+                "fees above the day's cap by the statement",
+                Rule.WALL,
+                {**FEES, "rows": LOW, "cap": 10**18, "facts": {"swept_24h": 10**18 + 1}},
+            ),
+            (
+                "fees above the day's cap by this seat",
+                Rule.WALL,
+                {**FEES, "rows": LOW, "cap": 10**18, "journal": lambda j: replace(j, swept=counter("ETH", 1))},
+            ),
+            (
+                "a customer paid out of operational",
+                Rule.WALL,
+                {**VENDOR, "both": {"account": "customer:ada", "purpose": "withdrawal"}},
+            ),
             # payload against intents
             ("another destination in the payload", Rule.PAYLOAD_MISMATCH, {"payload": pays(STRANGER, 10**18)}),
             ("another amount in the payload", Rule.PAYLOAD_MISMATCH, {"payload": pays(PAYEE[EVM.name], 10**18 + 1)}),
-            ("another token in the payload", Rule.PAYLOAD_MISMATCH, {"payload": pays("0x" + "77" * 20, 0, transfer_data(PAYEE[EVM.name], 10**18))}),
-            ("a hidden leaf more", Rule.PAYLOAD_MISMATCH, {"payload": added_leaf(transfer_data(STRANGER, 1), "0x" + "77" * 20)}),
+            (
+                "another token in the payload",
+                Rule.PAYLOAD_MISMATCH,
+                {"payload": pays("0x" + "77" * 20, 0, transfer_data(PAYEE[EVM.name], 10**18))},
+            ),
+            (
+                "a hidden leaf more",
+                Rule.PAYLOAD_MISMATCH,
+                {"payload": added_leaf(transfer_data(STRANGER, 1), "0x" + "77" * 20)},
+            ),
             ("one payment left out", Rule.PAYLOAD_MISMATCH, {"payments": 2, "payload": pays(PAYEE[EVM.name], 10**18)}),
             # the statement's word
             ("a hold that fell", Rule.HOLD, {"facts": {"hold_stands": False}}),
@@ -291,7 +317,15 @@ PAYOUT_ROWS: Final = [
             # law 3
             ("denied by policy", Rule.POLICY_DENIES, {"policy": answers(Outcome.DENY)}),
             ("a pinned policy that was never in force", Rule.POLICY_OLDER, {"intent": {"policy": OTHER}}),
-            ("the pinned policy is stricter", Rule.POLICY_DENIES, {"intent": {"policy": OTHER}, "pinned": {OTHER: bundle(answers(Outcome.DENY, bundle=OTHER))}, "journal": lambda j: replace(j, policies=(OTHER, *j.policies))}),
+            (
+                "the pinned policy is stricter",
+                Rule.POLICY_DENIES,
+                {
+                    "intent": {"policy": OTHER},
+                    "pinned": {OTHER: bundle(answers(Outcome.DENY, bundle=OTHER))},
+                    "journal": lambda j: replace(j, policies=(OTHER, *j.policies)),
+                },
+            ),
             ("nobody approved", Rule.QUORUM_NOT_REACHED, {"approvers": ()}),
             ("one person of two", Rule.QUORUM_NOT_REACHED, {"approvers": ("ana",)}),
             ("two of the wrong group", Rule.QUORUM_NOT_REACHED, {"approvers": ("ana", "dee")}),
@@ -302,36 +336,110 @@ PAYOUT_ROWS: Final = [
             ("approvals of another amount", Rule.WRONG_DIGEST, {"request": of_another}),
             ("the initiator approves", Rule.INITIATOR_APPROVES, {"proposer": "dee", "approvers": ("dee", "bo")}),
             ("the delay is not over", Rule.DELAY, {"policy": answers(Outcome.REQUIRE, replace(TWO, delay=971))}),
-            ("never seen by the attestor", Rule.DELAY, {"policy": answers(Outcome.REQUIRE, replace(TWO, delay=1)), "facts": {"first_seen": 0}}),
-            ("below this seat's floor", Rule.QUORUM_NOT_REACHED, {"both": {"amount": 10**19 + 1}, "approvers": ("ana",), "policy": answers(Outcome.REQUIRE, Requirement((("operations", 1),)))}),
-            ("automatic above the floor", Rule.QUORUM_NOT_REACHED, {"both": {"amount": 10**19 + 1}, "approvers": (), "policy": AUTO}),
-            ("automatic above the seat's cap", Rule.AUTOMATIC_CAP, {"both": {"amount": 5 * 10**18 + 1}, "approvers": (), "policy": AUTO}),
-            ("automatic above the day's share of this seat", Rule.AUTOMATIC_CAP, {"approvers": (), "policy": AUTO, "journal": lambda j: replace(j, automatic=counter("ETH", 5 * 10**18 + 1))}),
-            ("many small ones above the day's share", Rule.AUTOMATIC_CAP, {"payments": 7, "approvers": (), "policy": AUTO}),
-            ("automatic while clocks disagree", Rule.AUTOMATIC_CAP, {"approvers": (), "policy": AUTO, "statement": {"time": NOW + 1000 - 121}}),
+            (
+                "never seen by the attestor",
+                Rule.DELAY,
+                {"policy": answers(Outcome.REQUIRE, replace(TWO, delay=1)), "facts": {"first_seen": 0}},
+            ),
+            (
+                "below this seat's floor",
+                Rule.QUORUM_NOT_REACHED,
+                {
+                    "both": {"amount": 10**19 + 1},
+                    "approvers": ("ana",),
+                    "policy": answers(Outcome.REQUIRE, Requirement((("operations", 1),))),
+                },
+            ),
+            (
+                "automatic above the floor",
+                Rule.QUORUM_NOT_REACHED,
+                {"both": {"amount": 10**19 + 1}, "approvers": (), "policy": AUTO},
+            ),
+            (
+                "automatic above the seat's cap",
+                Rule.AUTOMATIC_CAP,
+                {"both": {"amount": 5 * 10**18 + 1}, "approvers": (), "policy": AUTO},
+            ),
+            (
+                "automatic above the day's share of this seat",
+                Rule.AUTOMATIC_CAP,
+                {
+                    "approvers": (),
+                    "policy": AUTO,
+                    "journal": lambda j: replace(j, automatic=counter("ETH", 5 * 10**18 + 1)),
+                },
+            ),
+            (
+                "many small ones above the day's share",
+                Rule.AUTOMATIC_CAP,
+                {"payments": 7, "approvers": (), "policy": AUTO},
+            ),
+            (
+                "automatic while clocks disagree",
+                Rule.AUTOMATIC_CAP,
+                {"approvers": (), "policy": AUTO, "statement": {"time": NOW + 1000 - 121}},
+            ),
             ("automatic out of operational", Rule.AUTOMATIC_CAP, {**VENDOR, "approvers": (), "policy": AUTO}),
             ("automatic out of cold", Rule.AUTOMATIC_CAP, {**COLD, "approvers": (), "policy": AUTO}),
             # Bitcoin
-            ("bitcoin: a fee above what the intent allows", Rule.MAXIMUM_FEE, {**BTC, "intent": {"maximum_fee": 4_999}}),
-            ("bitcoin: another destination", Rule.PAYLOAD_MISMATCH, {**BTC, "both": {"amount": 10**7}, "decoded": lambda d: _first(d, destination="bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202")}),
-            ("bitcoin: the anchor bound to another payout", Rule.ANCHOR_BOUND, {**BTC, "decoded": lambda d: d, "journal": lambda j: _bitcoin_bound(j)}),
-            ("bitcoin: change to a successor never seen", Rule.CERTIFICATE_OLDER, {**BTC, "decoded": changed_leaf(place=None)}),
-            ("bitcoin: a shortfall of the fee", Rule.COVERAGE, {**BTC, **FEES, "intent": {}, "rows": {"available": 10**30 - 100 - 10**7}}),
+            (
+                "bitcoin: a fee above what the intent allows",
+                Rule.MAXIMUM_FEE,
+                {**BTC, "intent": {"maximum_fee": 4_999}},
+            ),
+            (
+                "bitcoin: another destination",
+                Rule.PAYLOAD_MISMATCH,
+                {
+                    **BTC,
+                    "both": {"amount": 10**7},
+                    "decoded": lambda d: _first(d, destination="bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202"),
+                },
+            ),
+            (
+                "bitcoin: the anchor bound to another payout",
+                Rule.ANCHOR_BOUND,
+                {**BTC, "journal": lambda j: _bitcoin_bound(j)},
+            ),
+            (
+                "bitcoin: change to a successor never seen",
+                Rule.CERTIFICATE_OLDER,
+                {**BTC, "decoded": changed_leaf(place=None)},
+            ),
+            (
+                "bitcoin: a shortfall of the fee",
+                Rule.COVERAGE,
+                {**BTC, **FEES, "intent": {}, "rows": {"available": 10**30 - 100 - 10**7}},
+            ),
             ("bitcoin: one approval", Rule.QUORUM_NOT_REACHED, {**BTC, "approvers": ("bo",)}),
-            ("bitcoin: automatic above the seat's cap", Rule.AUTOMATIC_CAP, {**BTC, "both": {"amount": 5 * 10**7 + 1}, "approvers": (), "policy": AUTO}),
-            ("bitcoin: statement for another outpoint", Rule.STATEMENT_MISMATCH, {**BTC, "statement": {"anchor": (anchored("00:1"),)}}),
+            (
+                "bitcoin: automatic above the seat's cap",
+                Rule.AUTOMATIC_CAP,
+                {**BTC, "both": {"amount": 5 * 10**7 + 1}, "approvers": (), "policy": AUTO},
+            ),
+            (
+                "bitcoin: statement for another outpoint",
+                Rule.STATEMENT_MISMATCH,
+                {**BTC, "statement": {"anchor": (anchored("00:1"),)}},
+            ),
             ("bitcoin: a hold that fell", Rule.HOLD, {**BTC, "facts": {"hold_stands": False}}),
             ("bitcoin: frozen customer", Rule.FROZEN, {**BTC, "journal": frozen("customer:ada")}),
             ("bitcoin: cold with one person", Rule.QUORUM_NOT_REACHED, {**BTC, **COLD, "approvers": ("ana",)}),
-            ("bitcoin: cold statement a day old", Rule.STALE, {**BTC, **COLD, "statement": {"time": NOW + 1000 - 43_201}}),
+            (
+                "bitcoin: cold statement a day old",
+                Rule.STALE,
+                {**BTC, **COLD, "statement": {"time": NOW + 1000 - 43_201}},
+            ),
         ]
     ),
 ]
-"""Payouts; the rows of two rare lies are built below, because they need a journal of their own."""
 
 
 def _place(decoded: Any, **changes: Any) -> Any:
-    leaves = tuple(replace(leaf, place=replace(leaf.place, **changes)) if leaf.kind is LeafKind.NATIVE else leaf for leaf in decoded.leaves)
+    leaves = tuple(
+        replace(leaf, place=replace(leaf.place, **changes)) if leaf.kind is LeafKind.NATIVE else leaf
+        for leaf in decoded.leaves
+    )
     return replace(decoded, leaves=leaves)
 
 
@@ -342,3 +450,198 @@ def _first(decoded: Any, **changes: Any) -> Any:
 def _bitcoin_bound(journal: Any) -> Any:
     outpoint = f"{psbt_of(hot(BITCOIN), []).inputs[0].txid.hex()}:1"
     return bound(replace(anchored(outpoint), chain=BITCOIN.name, wallet=hot(BITCOIN).struct_hash))(journal)
+
+
+SWEEP_ROWS: Final = [
+    *rows_of("sweep", sweep, COMMON, HEADS, SAFES, MOVES),
+    Row(
+        "sweep: a payment hidden in it",
+        Ask(payload=added_leaf(transfer_data(STRANGER, 1), "0x" + "77" * 20)),
+        Rule.PAYLOAD_MISMATCH,
+        sweep,
+    ),
+    Row(
+        "sweep: the old keys into the old certificate after a rotation",
+        Ask(journal=with_successor),
+        Rule.CERTIFICATE_OLDER,
+        sweep,
+    ),
+    Row(
+        "sweep: fees above what a seat burns in a day",
+        Ask(chain=BITCOIN, journal=lambda j: replace(j, automatic=counter("BTC", 6 * 10**7 - 1_999))),
+        Rule.AUTOMATIC_CAP,
+        bitcoin_sweep,
+    ),
+]
+VOID_ROWS: Final = [
+    *rows_of("void", void, COMMON, HEADS),
+    Row("void: one person", Ask(), Rule.QUORUM_NOT_REACHED, lambda: void(people=("ana",))),
+    Row("void: nobody", Ask(), Rule.QUORUM_NOT_REACHED, lambda: void(people=())),
+    Row("void: of another anchor", Ask(), Rule.STATEMENT_MISMATCH, lambda: void(nonce=8)),
+    Row("void: a payment in its place", Ask(payload=pays(PAYEE[EVM.name], 1)), Rule.NOT_VOID, void),
+    Row("void: an owner call in its place", Ask(payload=pays(hot().safe[0].address, 0, SWAP)), Rule.NOT_VOID, void),
+    Row("void: forgets an intent", Ask(journal=bound(anchored(), intents=(b"\4" * 32,))), Rule.ANCHOR_BOUND, void),
+    Row(
+        "void: bitcoin: another coin spent",
+        Ask(chain=BITCOIN, statement={"anchor": (anchored("00:1"),)}),
+        Rule.STATEMENT_MISMATCH,
+        bitcoin_void,
+    ),
+]
+ROTATION_ROWS: Final = [
+    *rows_of("rotation", rotation, COMMON, SAFES),
+    Row("rotation: the anchor bound to another payload", Ask(journal=bound(anchored())), Rule.ANCHOR_BOUND, rotation),
+    Row("rotation: one person", Ask(), Rule.QUORUM_NOT_REACHED, lambda: rotation(people=("bo",))),
+    Row("rotation: from another certificate", Ask(), Rule.CERTIFICATE_OLDER, lambda: rotation(old=OTHER)),
+    Row("rotation: one owner kept", Ask(), Rule.NOT_ROTATION, lambda: rotation(calls=3)),
+    Row(
+        "rotation: and a lower threshold",
+        Ask(),
+        Rule.NOT_ROTATION,
+        lambda: rotation(extra=packed(hot().safe[0].address, 0, SWAP)),
+    ),
+    Row(
+        "rotation: and a payment",
+        Ask(payload=added_leaf(transfer_data(STRANGER, 1), "0x" + "77" * 20)),
+        Rule.NOT_ROTATION,
+        rotation,
+    ),
+    Row(
+        "rotation: into a certificate that nobody signed",
+        Ask(request=lambda r: replace(r, certificates=(replace(r.certificates[0], signatures=()),))),
+        Rule.NOT_SUCCESSOR,
+        rotation,
+    ),
+]
+ROWS: Final = [*PAYOUT_ROWS, *SWEEP_ROWS, *VOID_ROWS, *ROTATION_ROWS]
+
+ACCEPTED: Final = [
+    Row("eth", Ask(), Rule.MALFORMED),
+    Row("token", Ask(both={"asset": "USDX", "amount": 10**6}), Rule.MALFORMED),
+    Row("a batch of five", Ask(payments=5), Rule.MALFORMED),
+    Row("bitcoin", Ask(chain=BITCOIN), Rule.MALFORMED),
+    Row("bitcoin, a batch of five", Ask(chain=BITCOIN, payments=5), Rule.MALFORMED),
+    Row("an outsider's approval beside enough", Ask(approvers=("ana", "mallory", "bo")), Rule.MALFORMED),
+    Row("automatic", Ask(policy=AUTO, approvers=()), Rule.MALFORMED),
+    Row("automatic, six small ones", Ask(policy=AUTO, approvers=(), payments=5), Rule.MALFORMED),
+    Row("automatic on bitcoin", Ask(chain=BITCOIN, policy=AUTO, approvers=()), Rule.MALFORMED),
+    Row(
+        "people where the automatic counter is full", Ask(policy=AUTO, both={"amount": 5 * 10**18 + 1}), Rule.MALFORMED
+    ),
+    Row("people while clocks disagree", Ask(policy=AUTO, statement={"time": NOW + 1000 - 121}), Rule.MALFORMED),
+    Row(
+        "a day's counter that is a day old",
+        Ask(
+            policy=AUTO,
+            approvers=(),
+            journal=lambda j: replace(j, automatic=counter("ETH", 10**30, NOW + 1000 - 86_400)),
+        ),
+        Rule.MALFORMED,
+    ),
+    Row("fees that matured", Ask(**FEES, rows=LOW), Rule.MALFORMED),
+    Row("fees up to the day's cap", Ask(**FEES, rows=LOW, cap=10**18), Rule.MALFORMED),
+    Row("a vendor", Ask(**VENDOR), Rule.MALFORMED),
+    Row("a vendor in a shortfall", Ask(**VENDOR, rows={"reserves": 0, "on_chain": 0}), Rule.MALFORMED),
+    Row(
+        "the company makes customers whole",
+        Ask(
+            tier=Tier.OPERATIONAL,
+            to_tier=HOT,
+            both={"purpose": "make_whole"},
+            proposer="finance",
+            rows={"reserves": 0, "on_chain": 0},
+        ),
+        Rule.MALFORMED,
+    ),
+    Row("a refill out of cold in a shortfall", Ask(**COLD, rows={"reserves": 0, "on_chain": 0}), Rule.MALFORMED),
+    Row(
+        "bitcoin: a refill, the statement hours old",
+        Ask(chain=BITCOIN, **COLD, statement={"time": NOW + 1000 - 43_200}, facts={"first_seen": NOW - 10**5}),
+        Rule.MALFORMED,
+    ),
+    Row("into cold", Ask(to_tier=Tier.CUSTOMER_COLD, both={"purpose": "cold_sweep"}, proposer="desk"), Rule.MALFORMED),
+    Row("the delay just over", Ask(policy=answers(Outcome.REQUIRE, replace(TWO, delay=970))), Rule.MALFORMED),
+    Row("a later nonce", Ask(nonce=9), Rule.MALFORMED),
+    Row("a roster version since", Ask(**rolled()), Rule.MALFORMED),
+    Row("a freeze of somebody else", Ask(journal=frozen("customer:bob")), Rule.MALFORMED),
+    Row("sweep", Ask(), Rule.MALFORMED, sweep),
+    Row("bitcoin sweep", Ask(chain=BITCOIN), Rule.MALFORMED, bitcoin_sweep),
+    Row("void", Ask(), Rule.MALFORMED, void),
+    Row("void of an anchor that is bound", Ask(journal=bound(anchored(), intents=(OTHER,))), Rule.MALFORMED, void),
+    Row(
+        "void while everything is frozen and drifts",
+        Ask(journal=frozen("all"), safe={"modules": (STRANGER,)}),
+        Rule.MALFORMED,
+        void,
+    ),
+    Row("bitcoin void", Ask(chain=BITCOIN), Rule.MALFORMED, bitcoin_void),
+    Row("rotation", Ask(), Rule.MALFORMED, rotation),
+    Row(
+        "rotation by a seat that is behind",
+        Ask(statement={"seats": (SeatPosition("hot-1", 99, OTHER),)}),
+        Rule.MALFORMED,
+        rotation,
+    ),
+]
+
+
+@cache
+def built(row: Row) -> Any:
+    """A row's arguments, made once."""
+    return row.build()
+
+
+def verdict(row: Row) -> tuple[Refusal, ...] | Plan:
+    """What the seat answers."""
+    b = built(row)
+    return decide(b.request, b.decoded, b.journal, b.policy, b.now)
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=row.id) for row in ACCEPTED])
+def test_honest_requests_are_signed(row: Row) -> None:
+    """Everything that is in order gets a plan: one record, and the digests that the payload has."""
+    plan = verdict(row)
+    assert isinstance(plan, Plan), [str(refusal) for refusal in plan]
+    assert len(plan.records) == 1
+    assert plan.to_sign == built(row).decoded.to_sign != ()
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=row.id) for row in ROWS])
+def test_one_lie_is_refused_by_its_rule(row: Row) -> None:
+    """Each row differs from an honest request in one thing, and the refusal names it."""
+    refusals = verdict(row)
+    assert isinstance(refusals, tuple), "signed"
+    assert row.rule in {refusal.rule for refusal in refusals}, [str(refusal) for refusal in refusals]
+
+
+KIND: Final = {Kind.PAYOUT: PAYOUT_ROWS, Kind.SWEEP: SWEEP_ROWS, Kind.VOID: VOID_ROWS, Kind.ROTATION: ROTATION_ROWS}
+
+
+@cache
+def refusing(row: Row) -> frozenset[str]:
+    """The checks that refuse a row, each asked by itself."""
+    b = built(row)
+    if isinstance(b.decoded, tuple):
+        return frozenset(("decoder",))
+    roster = b.journal.roster
+    assert roster is not None
+    case = Case(b.request, b.decoded, b.journal, b.policy, b.now, roster)
+    kind = b.request.kind
+    return frozenset(check.__name__ for check in CHECKS[kind] if [*check(case)])
+
+
+@pytest.mark.parametrize(
+    ("kind", "check"),
+    [
+        pytest.param(kind, check, id=f"{kind.name}-{check.__name__}")
+        for kind, checks in CHECKS.items()
+        for check in checks
+    ],
+)
+def test_each_check_is_needed(monkeypatch: pytest.MonkeyPatch, kind: Kind, check: seat.Check) -> None:
+    """With one check taken away an attack of the table is signed; so the check is what stops it, and the table would tell."""
+    only = [row for row in KIND[kind] if refusing(row) == {check.__name__}]
+    assert only, f"no row that {check.__name__} alone refuses"
+    monkeypatch.setattr(seat, "CHECKS", {**CHECKS, kind: tuple(c for c in CHECKS[kind] if c is not check)})
+    for row in only:
+        assert isinstance(verdict(row), Plan), row.id

@@ -310,7 +310,7 @@ def test_sigterm_finishes_what_has_begun() -> None:
     """A request that is being handled gets its answer; then the process ends with 0 and takes its socket along."""
     with TemporaryDirectory(prefix="wire-") as folder:
         path = Path(folder) / "s"
-        with subprocess.Popen([sys.executable, "-c", SERVER, str(path)], stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
+        with subprocess.Popen([sys.executable, "-c", SERVER, str(path)], stdout=subprocess.PIPE, text=True) as process:
             try:
                 assert process.stdout is not None
                 assert process.stdout.readline() == "ready\n"

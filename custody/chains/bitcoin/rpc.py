@@ -17,6 +17,7 @@ from urllib.parse import quote
 import requests
 
 from custody.rules.errors import InvalidInput, Unavailable
+from custody.rules.json_text import check_depth
 from custody.rules.refusals import Rule
 from custody.rules.wallets import BITCOIN_NETWORKS, Chain
 
@@ -137,8 +138,9 @@ class BitcoinRpc:
 def decode(content: bytes, what: str) -> Json:
     """Read JSON exactly: integers as int, fractions as Decimal; NaN and Infinity are no numbers. Raises Unavailable."""
     try:
+        check_depth(content.decode("utf-8"), what)
         value: Json = json.loads(content, parse_float=Decimal, parse_constant=_no_number)
-    except ValueError as error:
+    except (ValueError, InvalidInput) as error:
         raise Unavailable(_WHAT, f"{what} was answered with something that is not JSON") from error
     return value
 

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Calls that the relayer pays for: built here, signed by the relayer's own seat, sent and followed to a receipt."""
 
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from custody.chains.evm import wire
 from custody.chains.evm.client import EvmClient
 from custody.chains.evm.deploy import check_deployed
+from custody.chains.evm.safes import deposit_parameters
 from custody.chains.evm.transactions import wait
 from custody.rules.certificates import WalletCertificate
 from custody.rules.errors import Unavailable
 from custody.rules.refusals import raise_if
-from custody.rules.relaying import RelayCall, deploy_call_data
+from custody.rules.relaying import RelayCall, deploy_call_data, deposit_call_data
 from custody.rules.signatures import Key, Signed
 
 _TIP: Final = 10**9
@@ -44,10 +46,29 @@ def deploy_certified(client: EvmClient, relayer: RelaySigner, signed: Signed[Wal
     raise_if(check_deployed(client, safe))
 
 
-def relay_call(
-    client: EvmClient, relayer: RelaySigner, to: str, data: bytes, *, ahead: int = 0, gas: int | None = None
-) -> RelayCall:
-    """A zero-value call by the relayer, with its next nonce plus `ahead` and with the price of now.
+def deploy_deposits(
+    client: EvmClient, relayer: RelaySigner, signed: Signed[WalletCertificate], indices: Sequence[int]
+) -> None:
+    """Deploy deposit Safes of a certified Safe, all sent before any is waited for; those that stand already are left alone.
+
+    Outside any batch, because anybody may deploy one first (TRUST.md). Raises Unavailable; safe to repeat.
+    """
+    deposits = {index: deposit_parameters(signed.message, index) for index in dict.fromkeys(indices)}
+    codes = client.batch([("eth_getCode", (deposit.address, "latest")) for deposit in deposits.values()])
+    sent: list[bytes] = []
+    for (index, deposit), code in zip(deposits.items(), codes, strict=True):
+        if not wire.data(code, "code"):
+            call = relay_call(client, relayer, deposit.factory, deposit_call_data(signed.message, index))
+            raw = relayer.sign_call(call, signed)
+            sent.append(wire.data(client.call("eth_sendRawTransaction", "0x" + raw.hex()), "transaction hash", 32))
+    for transaction in sent:  # one that reverts because somebody else was first leaves the right code behind
+        wait(client, transaction)
+    for deposit in deposits.values():
+        raise_if(check_deployed(client, deposit))
+
+
+def relay_call(client: EvmClient, relayer: RelaySigner, to: str, data: bytes, gas: int | None = None) -> RelayCall:
+    """A zero-value call by the relayer, with its next nonce and the price of now.
 
     The gas limit is estimated where none is given; a call that would revert then raises NodeRefused.
     """
@@ -58,7 +79,7 @@ def relay_call(
         gas = wire.quantity(client.call("eth_estimateGas", fields), "gas") * 12 // 10
     return RelayCall(
         chain=client.chain.name,
-        nonce=wire.quantity(nonce, "nonce") + ahead,
+        nonce=wire.quantity(nonce, "nonce"),
         to=to,
         value=0,
         data=data,

@@ -5,7 +5,7 @@ The journal only grows, by the next position on the head's hash. Lines, identiti
 BEFORE INSERT trigger runs before SQLite's INSERT OR REPLACE takes the old row away, which a UNIQUE alone would allow.
 """
 
-# ruff: noqa: S608  # what is put together here are names of our own tables
+# what is put together here are names of our own tables
 
 from collections.abc import Callable
 from typing import Final
