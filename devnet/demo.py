@@ -36,7 +36,7 @@ def demo(
         try:
             world = raise_world(net, services, story.tell)
             stage = Stage(world, world.deployment)
-            for scene in _scenes():
+            for scene in scenes():
                 scene(stage, story)
         finally:
             services.stop()
@@ -46,7 +46,8 @@ def demo(
     raise typer.Exit(0 if story.all_held else 1)
 
 
-def _scenes() -> list[Callable[..., None]]:
+def scenes() -> list[Callable[..., None]]:
+    """Every scene in the order in which it is played."""
     from devnet.scenes import deposits, ledger, tampering
 
     return [deposits.inventory, deposits.customers, deposits.arrivals, deposits.reorganised, deposits.impostors,

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The whole of Ground on real nodes: the demonstration's scenes, and every command a person would use to check them."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from custody.rules.roster import RosterVersion
+from devnet.birth import Services, raise_world
+from devnet.demo import scenes
+from devnet.network import Devnet
+from devnet.processes import Lifetime
+from devnet.scenes.stage import Stage
+from devnet.story import Story
+
+BULKHEAD = str(Path(sys.executable).parent / "bulkhead")
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, Story]]:
+    """A born devnet on which every scene has been played; one for the whole module."""
+    home = tmp_path_factory.mktemp("w")
+    story = Story(out=io.StringIO())
+    net = Devnet(home, lifetime=Lifetime.PARENT)
+    with net.running():
+        services = Services(net)
+        try:
+            world = raise_world(net, services, story.tell)
+            stage = Stage(world, world.deployment)
+            for scene in scenes():
+                scene(stage, story)
+            yield stage, story
+        finally:
+            services.stop()
+
+
+def bulkhead(stage: Stage, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run the console command in the stage's home."""
+    environment = {**os.environ, "BULKHEAD_HOME": str(stage.world.net.home)}
+    return subprocess.run([BULKHEAD, *words], capture_output=True, text=True, env=environment, check=False, timeout=120)
+
+
+def test_every_claim_held(played: tuple[Stage, Story]) -> None:
+    """What `make demo` claims, it claims here; a scene without claims would prove nothing."""
+    _, story = played
+    assert [claim for claim in story.claims if not claim.held] == []
+    assert len(story.claims) >= 39
+
+
+def test_wallets(played: tuple[Stage, Story]) -> None:
+    """The inventory: three tiers on two chains, 3 of 4, and the relayer with its cap."""
+    done = bulkhead(played[0], "wallets", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert sorted(row["tier"] for row in rows) == ["customer_cold"] * 2 + ["customer_hot"] * 2 + ["operational"] * 3
+    assert {row.get("quorum") for row in rows if row["label"] != "relayer"} == {"3 of 4"}
+    assert [row["cap"] for row in rows if row["label"] == "relayer"] == ["10 ETH"]
+    plain = bulkhead(played[0], "wallets").stdout
+    assert all(row["address"] in plain for row in rows)
+
+
+def test_coverage(played: tuple[Stage, Story]) -> None:
+    """Per asset, at one final block per chain; `--check` is content."""
+    done = bulkhead(played[0], "coverage", "--check")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("at final block") == 2
+    for asset in ("BTC", "ETH", "USDX", "USDN"):
+        assert f"\n{asset}\n" in done.stdout
+    assert "15.500000000000000001" in done.stdout  # not one digit lost
+
+
+def test_ledger_verify_and_entries(played: tuple[Stage, Story]) -> None:
+    """Holds, and lists what made each entry true."""
+    done = bulkhead(played[0], "ledger", "verify", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["findings"] == []
+    kinds = {entry["origin"]["type"] for entry in json.loads(bulkhead(played[0], "ledger", "entries", "--json").stdout)}
+    assert kinds >= {"TokenProof", "NativeProof", "BitcoinProof", "Settlement"}
+
+
+def test_statement_offline(played: tuple[Stage, Story], tmp_path: Path) -> None:
+    """A statement handed to a stranger verifies with the roster and genesis alone; a changed one does not."""
+    stage, _ = played
+    made = bulkhead(stage, "statement", "make")
+    assert made.returncode == 0, made.stderr
+    statement, roster = tmp_path / "statement.json", tmp_path / "roster.json"
+    statement.write_text(made.stdout)
+    roster.write_text(json.dumps(stage.deployment.roster.signed.to_json()))
+    genesis = "0x" + stage.deployment.roster.domain.genesis.hex()
+    offline = [BULKHEAD, "statement", "verify", str(statement), "--roster", str(roster), "--genesis", genesis]
+    nowhere = {**os.environ, "BULKHEAD_HOME": str(tmp_path / "nowhere")}
+    good = subprocess.run(offline, capture_output=True, text=True, env=nowhere, check=False)
+    assert good.returncode == 0, good.stderr
+    changed = json.loads(made.stdout)
+    changed["message"]["coverage"][0]["reserves"] = "1"
+    statement.write_text(json.dumps(changed))
+    bad = subprocess.run(offline, capture_output=True, text=True, env=nowhere, check=False)
+    assert bad.returncode == 1
+    assert "signature_invalid" in bad.stderr
+
+
+BAD_INPUT = [
+    pytest.param(("customer", "add", "Alice!"), 2, "malformed", id="a customer's id"),
+    pytest.param(("customer", "add", "alice"), 1, "already_exists", id="a customer twice"),
+    pytest.param(("customer", "address", "nobody", "eip155:31338"), 1, "unknown_customer", id="an unknown customer"),
+    pytest.param(("customer", "address", "alice", "eip155:1"), 2, "unknown_wallet", id="a chain without a wallet"),
+    pytest.param(("customer", "address", "alice", "dogecoin"), 2, "unknown_chain", id="no chain at all"),
+    pytest.param(("statement", "verify", "/dev/null"), 2, "malformed", id="no JSON"),
+    pytest.param(("wallet", "create", "/nonexistent.json"), 2, "malformed", id="no file"),
+    pytest.param(("seat", "no-such-verb"), 2, "", id="no such verb"),
+    pytest.param(("wallletts",), 2, "did you mean", id="a typing error"),
+]
+
+
+@pytest.mark.parametrize(("words", "code", "told"), BAD_INPUT)
+def test_bad_input(played: tuple[Stage, Story], words: tuple[str, ...], code: int, told: str) -> None:
+    """A specific refusal, its exit code, nothing changed, and no traceback."""
+    before = played[0].deployment.store.read(lambda work: (work.journal.head(), work.customers.ids()))
+    done = bulkhead(played[0], *words)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert played[0].deployment.store.read(lambda work: (work.journal.head(), work.customers.ids())) == before
+
+
+def test_a_second_birth_is_refused(played: tuple[Stage, Story], tmp_path: Path) -> None:
+    """Version 1 is signed once; another one finds every part pinned."""
+    stage, _ = played
+    version = stage.deployment.roster.version
+    other = RosterVersion.from_json({**version.to_json(), "delay": "1"})
+    file = tmp_path / "roster.json"
+    file.write_text(json.dumps({"type": "RosterVersion", "message": other.to_json(), "signatures": []}))
+    done = bulkhead(stage, "init", str(file))
+    assert done.returncode in (1, 3), done.stdout + done.stderr  # refused by a hot seat, or a cold one is silent
+    assert stage.world.deployment.roster.version == version
+
+
+def test_no_private_key_in_any_file_but_key_files(played: tuple[Stage, Story]) -> None:
+    """A canary search: nobody's key stands in the database, a log, settings, or an audit log."""
+    stage, _ = played
+    home = stage.world.net.home
+    secrets = [bytes(signer._private.to_bytes()).hex().encode() for signer in stage.world.cast.people.values()]
+    for path in home.rglob("*"):
+        if path.is_file() and "raft" not in path.parts and path.parent.name != "people":
+            body = path.read_bytes()
+            assert not [s for s in secrets if s in body], path
