@@ -13,9 +13,9 @@ setup: ## build .venv from requirements.lock
 demo: setup ## from a bare clone to a born deployment with deposits on both chains, narrated
 	@$(BIN)/bulkhead demo
 
-up: setup ## start the development network and leave it running
+up: setup ## start the development network, give birth to a deployment, and leave it running
 	@$(BIN)/bulkhead devnet up
-	@echo "next: $(BIN)/bulkhead devnet status, $(BIN)/bulkhead init; stop it with: make down"
+	@echo "look around: $(BIN)/bulkhead devnet status | wallets | coverage | customer add ID; stop it with: make down"
 
 down: setup ## stop the development network; what it stored stays
 	@$(BIN)/bulkhead devnet down

@@ -10,7 +10,9 @@ def authorities(deployment: Deployment) -> Authorities:
     """Against whom origins are checked: everything verified from genesis, nothing taken from a row."""
     _ = deployment.activated
     bundle = deployment.bundle
-    return Authorities(bundle.assets, deployment.rosters, {bundle.hash: bundle.fees}, deployment.inventory().holding_of)
+    inventory = deployment.inventory()
+    schedules = {bundle.hash: bundle.fees}
+    return Authorities(bundle.assets, deployment.rosters, schedules, inventory.holding_of, inventory.tiers)
 
 
 def audit(deployment: Deployment) -> list[Finding]:

@@ -244,9 +244,8 @@ class Attestor:
         self._history.recheck(work.journal)
         self._history.read(work.journal)
         finals = {Chain(name): self._final(panels, Chain(name), self._history) for name in rosters[-1].version.chains}
-        self._audit(
-            work, Authorities(self._in_force.assets, rosters, self._in_force.schedules, inventory.holding_of), panels
-        )
+        known, schedules = self._in_force.assets, self._in_force.schedules
+        self._audit(work, Authorities(known, rosters, schedules, inventory.holding_of, inventory.tiers), panels)
         raise_if(_check_heights(finals, self._history.heights))
         self._heights = {chain.name: final.height for chain, final in finals.items()}
         return Ground(rosters[-1], inventory, self._audited, finals)

@@ -11,7 +11,7 @@ from typing import Final
 
 from custody.flows.ports import Examined, Journal
 from custody.rules.ledger import JournalEntry, JournalHead, entry_hash
-from custody.rules.origins import ChainProof, Reversal, recorded_once
+from custody.rules.origins import ChainProof, Executed, Hold, Release, recorded_once
 from custody.rules.refusals import Refusal, Refused, Rule, raise_if
 from custody.rules.signatures import Signed
 
@@ -94,17 +94,18 @@ class History:
 
     def _note_origin(self, recorded: JournalEntry) -> None:
         origin = recorded.entry.origin
-        if isinstance(origin, Signed):
-            # One settlement entered twice is two true signatures and one theft.
+        if isinstance(origin, Signed | Hold | Release | Executed):
+            # One settlement entered twice is two true signatures and one theft; so is one hold freed twice.
             for kind, identity in recorded_once(origin):
                 if (kind.value, identity) in self._once:
                     told = {"position": recorded.position, "kind": kind.value, "id": identity}
                     self._refusals.append(Refusal(Rule.ALREADY_RECORDED, **told))
                 self._once.add((kind.value, identity))
-        elif not isinstance(origin, Reversal):
+        if isinstance(origin, ChainProof | Executed):
             self.heights[origin.chain] = max(origin.height, self.heights.get(origin.chain, 0))
             if recorded.position <= self.attested.position:
-                self._vouched[origin] += 1
+                if not isinstance(origin, Executed):
+                    self._vouched[origin] += 1
                 self.attested_heights[origin.chain] = self.heights[origin.chain]
 
     def _find(self, position: int, got: str, want: str) -> None:

@@ -84,6 +84,11 @@ class Inventory:
     def __iter__(self) -> Iterator[Wallet]:
         return iter(self.wallets.values())
 
+    @property
+    def tiers(self) -> dict[bytes, Tier]:
+        """Each wallet's tier, by its name."""
+        return {wallet.name: wallet.tier for wallet in self}
+
     def on(self, chain: Chain) -> tuple[Wallet, ...]:
         """The wallets of one chain."""
         return tuple(wallet for wallet in self if wallet.chain == chain)

@@ -10,11 +10,13 @@ from enum import Enum
 from typing import Protocol, TypeVar, runtime_checkable
 
 from custody.rules.amounts import Asset
-from custody.rules.certificates import DepositAddress, SeatHead, SeatKey, WalletCertificate
+from custody.rules.approvals import Approval
+from custody.rules.certificates import DepositAddress, Enrolment, SeatHead, SeatKey, WalletCertificate
 from custody.rules.deposits import BlockRef, DepositStatus, Sighting
-from custody.rules.intents import Anchor
+from custody.rules.errors import Unavailable
+from custody.rules.intents import Anchor, Rejection, TransferIntent
 from custody.rules.ledger import Account, AccountKind, Entry, JournalEntry, JournalHead
-from custody.rules.origins import ChainProof
+from custody.rules.origins import ChainProof, Executed
 from custody.rules.payments import (
     Envelope,
     Followed,
@@ -29,6 +31,7 @@ from custody.rules.refusals import Refusal
 from custody.rules.roster import RosterVersion
 from custody.rules.signatures import Key, Signature, Signed
 from custody.rules.statements import SafeState, Statement
+from custody.rules.transfers import Permit, Reserved, Status, SubStatus, Transfer
 from custody.rules.wallets import Address, Chain
 
 T = TypeVar("T")
@@ -100,6 +103,17 @@ class SafeReader(Protocol):
         ...
 
 
+@runtime_checkable
+class PayoutReader(Protocol):
+    """What a view can tell about payouts, for an audit; a view that cannot leaves their entries unproven."""
+
+    def confirm_executed(self, executed: Executed, intents: Sequence[TransferIntent]) -> Refusal | None:
+        """Check at the source: this canonical transaction consumed the anchor, paid exactly these intents to others, returned to
+        our wallets what is told, and cost this fee; or paid nobody, for a void. None if it holds.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Examined:
     """One journal row as an auditor finds it: the entry where it can be read, and what is damaged about the row itself.
@@ -160,6 +174,10 @@ class Journal(Protocol):
 
         A clock that ran back ripens nothing early: an entry counts with the latest time recorded up to it.
         """
+        ...
+
+    def settled_since(self, account: Account, since: int) -> Mapping[Asset, int]:
+        """Base units by asset that settlements recorded after a time credited to an account: fresh inflow."""
         ...
 
 
@@ -253,6 +271,149 @@ class Documents(Protocol):
 
     def all(self, kind: str) -> Sequence[Mapping[str, object]]:
         """Every document of a kind in the order they were stored."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """An enrolment and when this store first saw it, which is what its age counts from outside a seat."""
+
+    enrolment: Signed[Enrolment]
+    seen_at: int
+
+
+class Enrolments(Protocol):
+    """Mirror of signed enrolments. Whoever reads one verifies its signatures again."""
+
+    def add(self, signed: Signed[Enrolment], at: int) -> None:
+        """Record once; the same enrolment again is fine, and keeps its first sight."""
+        ...
+
+    def get(self, digest: bytes) -> Enrolled | None:
+        """By the struct hash of the enrolment."""
+        ...
+
+    def at(self, chain: str, address: str) -> Sequence[Enrolled]:
+        """Every enrolment of one address, the newest first."""
+        ...
+
+    def of(self, owner: str) -> Sequence[Enrolled]:
+        """Every enrolment of one owner (`customer:ID` or `company`), the newest first."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """One line of a transfer's history. `why` is what it waited for then, or why it ended."""
+
+    at: int
+    status: Status
+    sub_status: SubStatus | None
+    why: str
+
+
+class Transfers(Protocol):
+    """Transfers, the signed documents that people added to them, and what was pinned for signing."""
+
+    def add(self, transfer: Transfer, scope: str, key: str, body: bytes) -> None:
+        """Record a new one under an idempotency key of a scope, with the hash of what was asked.
+
+        Raises Refused: idempotency_key_with_another_body, proposal_bound_to_another_intent, already_recorded (the intent).
+        """
+        ...
+
+    def asked(self, scope: str, key: str) -> tuple[bytes, Transfer] | None:
+        """What was asked under a key, as a hash, and the transfer that it became."""
+        ...
+
+    def get(self, digest: bytes) -> Transfer | None:
+        """By the intent's digest. Raises InvalidInput where the row differs from the documents in it."""
+        ...
+
+    def find(self, transfer: str) -> Transfer | None:
+        """By the intent's id."""
+        ...
+
+    def page(
+        self,
+        after: int = 0,
+        limit: int = 100,
+        *,
+        account: str | None = None,
+        wallet: bytes | None = None,
+        statuses: Collection[Status] = (),
+    ) -> Sequence[tuple[int, Transfer]]:
+        """Transfers with their numbers above `after`, ascending; of every account, wallet and status unless one is named."""
+        ...
+
+    def update(self, transfer: Transfer, was: Transfer, why: str = "") -> None:
+        """Record a move; documents, value and creation never change. Raises Refused where `was` is not how it stands."""
+        ...
+
+    def history(self, digest: bytes) -> Sequence[Moved]:
+        """Every status that a transfer had, oldest first."""
+        ...
+
+    def expiring(self, now: int, limit: int = 100) -> Sequence[Transfer]:
+        """Transfers that are past their expiry and for which no signature may have been asked."""
+        ...
+
+    def approve(self, approval: Approval, at: int) -> None:
+        """Append; the same again is fine. Raises Refused(one_signer_twice) for another by the same person."""
+        ...
+
+    def approvals(self, digest: bytes) -> Sequence[Approval]:
+        """Every approval of an intent, in the order they came; whoever counts verifies them again."""
+        ...
+
+    def reject(self, person: str, rejection: Signed[Rejection], at: int) -> None:
+        """Append; one for each intent and person."""
+        ...
+
+    def rejections(self, digest: bytes) -> Sequence[Signed[Rejection]]:
+        """Every no to an intent."""
+        ...
+
+    def reserved(self, account: str, wallet: bytes, initiator: str, now: int, besides: bytes = b"") -> Reserved:
+        """What live transfers take up: pending ones whatever their age, completed ones within the window. `besides` not counted."""
+        ...
+
+    def swept(self, asset: str, now: int, besides: bytes = b"") -> int:
+        """Base units of fee sweeps within 24 hours, pending ones whatever their age."""
+        ...
+
+    def heading_to(self, destinations: Collection[str], asset: str, besides: bytes = b"") -> int:
+        """Base units of one asset that live, unfinished transfers will bring to these addresses."""
+        ...
+
+    def leaving(self, wallet: bytes, asset: str, besides: Collection[bytes] = ()) -> int:
+        """Base units of one asset that permitted, unfinished transfers will take out of a wallet, maximum fees not counted."""
+        ...
+
+    def permit(self, permit: Permit) -> None:
+        """Record a permit. Raises Refused: anchor_bound_to_another_payload, outpoint_bound_to_another_payout,
+        intent_bound_to_another_anchor.
+        """
+        ...
+
+    def permit_of(self, digest: bytes) -> Permit | None:
+        """The permit that carries an intent."""
+        ...
+
+    def permitted(self) -> Sequence[Permit]:
+        """Permits with a transfer that is not at its end, oldest first."""
+        ...
+
+    def taken(self, chain: str, wallet: bytes) -> frozenset[str]:
+        """References that unfinished permits of a wallet pin."""
+        ...
+
+    def keep(self, envelope: Envelope, at: int) -> None:
+        """Append signed bytes of a permit's anchor before they go out; the same again is fine. Raises Refused(no such anchor)."""
+        ...
+
+    def kept(self, anchor: Anchor) -> Sequence[Envelope]:
+        """Every envelope of an anchor, oldest first."""
         ...
 
 
@@ -455,4 +616,48 @@ class PayoutChain(Protocol):
 
     def follow(self, certificate: WalletCertificate, envelopes: Sequence[Envelope], since: int = 0) -> Followed:
         """What became of a payout, by every envelope of every variant of it. `since` is a height before the first broadcast."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """Micro-USD of one whole unit of each asset, by symbol: the maximum of fresh sources, as they stood at one moment."""
+
+    micro_usd: Mapping[str, int]
+
+    def value(self, asset: Asset, units: int) -> int:
+        """Micro-USD of so many base units, rounded up. Raises Unavailable where there is no price, or none above zero."""
+        price = self.micro_usd.get(asset.symbol, 0)
+        if price < 1:
+            raise Unavailable(f"price of {asset}", "too few fresh sources")
+        return -(-units * price // int(10**asset.decimals))
+
+
+class PriceSource(Protocol):
+    """Prices in USD. They only ever tighten: no price gates coverage."""
+
+    def fresh(self, now: int) -> Prices:
+        """What at least two signed, fresh sources agree to give, the maximum of each; an asset with fewer is left out."""
+        ...
+
+
+class Screening(Protocol):
+    """What lists kept outside policy say about who is paid. Raises Unavailable where they cannot be asked."""
+
+    def is_related(self, account: str, address: Address) -> bool:
+        """Whether account or address belongs to an affiliate, an insider or a company of theirs."""
+        ...
+
+    def is_sanctioned(self, address: Address) -> bool:
+        """Whether nothing may be paid there."""
+        ...
+
+
+class Anchors(Protocol):
+    """The part of `PayoutChain` that authorization needs: what to pin before anything is built."""
+
+    def next_anchor(
+        self, wallet: bytes, certificate: WalletCertificate, payments: Sequence[Payment], taken: Collection[str]
+    ) -> Reservation:
+        """A free anchor and everything else to pin for these payments. `taken` are references pinned by unfinished permits."""
         ...

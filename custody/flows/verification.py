@@ -10,11 +10,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from custody.flows.ports import ChainView, Examined, Store, UnitOfWork
+from custody.flows.ports import ChainView, Examined, PayoutReader, Store, UnitOfWork
 from custody.rules.amounts import Asset, Assets
 from custody.rules.errors import InvalidInput, Unavailable
+from custody.rules.hold_origins import Standing
+from custody.rules.intents import TransferIntent
 from custody.rules.ledger import Account, AccountKind, JournalEntry, JournalHead, Side, entry_hash
-from custody.rules.origins import ChainProof, Reversal, identity_of
+from custody.rules.origins import ChainProof, Executed, Hold, Release, Reversal, identity_of
 from custody.rules.provenance import Authorities, check_entry
 from custody.rules.refusals import Refusal, Rule
 from custody.rules.signatures import Signed
@@ -41,7 +43,8 @@ class AuditState:
 
     `credits` holds the hash of each entry that credited a chain event, `live` the position of each event that stands credited.
     `doubtful` are credits whose proof did not hold when asked and that no reversal has taken back yet, `unproven` reversals whose
-    block was not seen to be gone: both are asked again. `broken` is what no later answer can mend, told again every time.
+    block was not seen to be gone, `unseen` payouts that no node confirmed yet: all are asked again. `holds` are those that stand, by
+    their intents' digests. `broken` is what no later answer can mend, told again every time.
     """
 
     head: JournalHead = field(default_factory=JournalHead)
@@ -50,6 +53,8 @@ class AuditState:
     live: dict[str, int] = field(default_factory=dict)
     doubtful: dict[int, ChainProof] = field(default_factory=dict)
     unproven: dict[int, tuple[Reversal, str | None]] = field(default_factory=dict)
+    holds: dict[bytes, Standing] = field(default_factory=dict)
+    unseen: dict[int, tuple[Executed, tuple[TransferIntent, ...]]] = field(default_factory=dict)
     broken: list[Finding] = field(default_factory=list)
     accrued: dict[Asset, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
 
@@ -167,6 +172,25 @@ class _Nodes:
             )
         return refusal
 
+    def confirm_executed(self, executed: Executed, intents: tuple[TransferIntent, ...]) -> Refusal | None:
+        """Whether a final transaction consumed the anchor and paid these intents; None if so."""
+        chain = Chain(executed.chain)
+        if chain not in self._final:
+            return self._down.get(chain) or Refusal(Rule.ORIGIN_UNKNOWN, chain=chain.name, why="not in the registry")
+        view = self._views[chain]
+        if not isinstance(view, PayoutReader):
+            return Refusal(Rule.ORIGIN_UNKNOWN, chain=chain.name, why="this node cannot be asked about payouts")
+        try:
+            refusal = view.confirm_executed(executed, intents)
+        except Unavailable as error:
+            return _unknown(chain, error)
+        except InvalidInput as error:
+            return Refusal(Rule.ORIGIN, field=error.field, got=error.got, want=error.want)
+        if refusal is None and executed.height > self._final[chain]:
+            most = self._final[chain]
+            return Refusal(Rule.ORIGIN, field="height", got=executed.height, want=f"at most the final height {most}")
+        return refusal
+
     def is_orphaned(self, reversal: Reversal) -> Refusal | None:
         """Whether another block than the reversed one is canonical at its height; None if so."""
         chain = Chain(reversal.chain)
@@ -230,6 +254,12 @@ class _Audit:
                 del self._state.doubtful[at]
             else:
                 yield Finding(at, refusal)
+        for at, (executed, intents) in list(self._state.unseen.items()):
+            refusal = self._nodes.confirm_executed(executed, intents)
+            if refusal is None:
+                del self._state.unseen[at]
+            else:
+                yield Finding(at, refusal)
         for at, (reversal, event) in list(self._state.unproven.items()):
             came_back = event is not None and event in self._state.live  # and was credited again
             refusal = None if came_back else self._nodes.is_orphaned(reversal)
@@ -241,12 +271,14 @@ class _Audit:
     def _check_origin(self, recorded: JournalEntry) -> Iterator[Refusal]:
         origin, state = recorded.entry.origin, self._state
         credited = self._credited(origin.entry) if isinstance(origin, Reversal) else None
-        yield from check_entry(recorded, credited, state.balances, self._customers, self._authorities)
-        if isinstance(origin, Signed):
+        yield from check_entry(recorded, credited, state.balances, self._customers, self._authorities, state.holds)
+        if isinstance(origin, Hold | Release | Executed):
+            yield from self._transfer(recorded.position, origin)
+        if isinstance(origin, Signed | Hold | Release | Executed):
             return
         if isinstance(origin, Reversal):
             event = None
-            if credited is not None and not isinstance(credited.entry.origin, Signed | Reversal):
+            if credited is not None and isinstance(credited.entry.origin, ChainProof):
                 event = identity_of(credited.entry.origin)
                 if state.live.get(event) != origin.entry:
                     yield Refusal(Rule.ALREADY_RECORDED, reverses=origin.entry, want="a credit that still stands")
@@ -261,6 +293,21 @@ class _Audit:
         refusal = self._nodes.confirm(origin)
         if refusal is not None:
             state.doubtful[recorded.position], self._refused[recorded.position] = origin, refusal
+
+    def _transfer(self, at: int, origin: Hold | Release | Executed) -> Iterator[Refusal]:
+        """Follow each hold from its entry to the one entry that ends it."""
+        holds = self._state.holds
+        if isinstance(origin, Hold):
+            digest = self._authorities.rosters[0].domain.digest(origin.intent)
+            if digest in holds:
+                yield Refusal(Rule.ALREADY_RECORDED, kind="hold", id=digest.hex(), position=holds[digest].position)
+            holds[digest] = Standing(at, origin.intent)
+        elif isinstance(origin, Release):
+            holds.pop(origin.intent, None)
+        else:
+            found = [holds.pop(digest, None) for digest in origin.intents]
+            paid = tuple(standing.intent for standing in found if standing is not None and not origin.void)
+            self._state.unseen[at] = (origin, paid)
 
     def _credited(self, position: int) -> JournalEntry | None:
         """The credit that a reversal names, as it was when it was audited: the row may have been changed since."""

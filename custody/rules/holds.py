@@ -14,7 +14,7 @@ from custody.rules.errors import InvalidInput
 from custody.rules.facts import Purpose
 from custody.rules.intents import TransferIntent
 from custody.rules.ledger import Account, AccountKind, Entry, Posting, Side
-from custody.rules.origins import Hold, Paid, Release
+from custody.rules.origins import Executed, Hold, Release
 from custody.rules.refusals import Rule
 from custody.rules.wallets import Chain, Tier
 from custody.rules.walls import COMPANY, CUSTOMER
@@ -101,7 +101,7 @@ def fee_shares(fee: int, maxima: Sequence[int]) -> tuple[int, ...]:
     """
     most = sum(maxima)
     if fee > most:
-        raise InvalidInput("paid.fee", Rule.MAXIMUM_FEE, str(fee), f"at most {most}")
+        raise InvalidInput("done.fee", Rule.MAXIMUM_FEE, str(fee), f"at most {most}")
     shares = [fee * maximum // most if most else 0 for maximum in maxima]
     left = fee - sum(shares)
     for position, maximum in enumerate(maxima):
@@ -111,8 +111,8 @@ def fee_shares(fee: int, maxima: Sequence[int]) -> tuple[int, ...]:
     return tuple(shares)
 
 
-def pay(paid: Paid, intents: Sequence[TransferIntent], tier: Tier, assets: Assets) -> Entry | None:
-    """What a final transaction moved. `intents` are those of `paid.intents` that hold something, in that order; `tier` is that of
+def pay(done: Executed, intents: Sequence[TransferIntent], tier: Tier, assets: Assets) -> Entry | None:
+    """What a final transaction moved. `intents` are those of `done.intents` that hold something, in that order; `tier` is that of
     the wallet whose anchor it was. None where nothing moved (a void on EVM of intents that held nothing).
 
     A withdrawal is debited what was paid, and gets back what its share of the fee did not use. Coins that reached a wallet of
@@ -120,20 +120,20 @@ def pay(paid: Paid, intents: Sequence[TransferIntent], tier: Tier, assets: Asset
     make customers whole are in suspense until this entry takes them to `company_surplus`. Raises InvalidInput (a fee above what
     the intents allow together; an unknown asset).
     """
-    lines = _Lines(paid, assets)
-    native = native_of(paid.chain, assets)
+    lines = _Lines(done, assets)
+    native = native_of(done.chain, assets)
     fee_payer = _SURPLUS if tier.is_customer else _EQUITY
-    if paid.void or not intents:
-        if paid.fee:
-            lines.out_of(fee_payer, Amount(native, paid.fee))
+    if done.void or not intents:
+        if done.fee:
+            lines.out_of(fee_payer, Amount(native, done.fee))
         shares: tuple[int, ...] = (0,) * len(intents)
     else:
-        shares = fee_shares(paid.fee, [intent.maximum_fee for intent in intents])
+        shares = fee_shares(done.fee, [intent.maximum_fee for intent in intents])
     for intent, share in zip(intents, shares, strict=True):
-        _settle(lines, intent, share, void=paid.void)
-    for arrived in paid.arrived:
+        _settle(lines, intent, share, void=done.void)
+    for arrived in done.arrived:
         back = Amount(assets.get(arrived.asset), arrived.units)
-        if not tier.is_customer and arrived.wallet != paid.anchor.wallet:
+        if not tier.is_customer and arrived.wallet != done.anchor.wallet:
             lines.move(_SUSPENSE, _SURPLUS, back)  # make_whole: operational coins that are the customers' from here on
         else:
             lines.out_of(_SUSPENSE if tier.is_customer else _EQUITY, back)
@@ -160,9 +160,9 @@ def _settle(lines: "_Lines", intent: TransferIntent, share: int, *, void: bool) 
 class _Lines:
     """Postings of one payout, added up by account, side and asset in the order they first came."""
 
-    def __init__(self, paid: Paid, assets: Assets) -> None:
-        self.assets, self._paid = assets, paid
-        self._wallet = Account(AccountKind.WALLET, paid.anchor.wallet.hex())
+    def __init__(self, done: Executed, assets: Assets) -> None:
+        self.assets, self._done = assets, done
+        self._wallet = Account(AccountKind.WALLET, done.anchor.wallet.hex())
         self._units: dict[tuple[Account, Side, Asset], int] = {}
 
     def out_of(self, account: Account, amount: Amount) -> None:
@@ -178,4 +178,4 @@ class _Lines:
     def entry(self) -> Entry | None:
         """All of it."""
         postings = (Posting(account, side, Amount(asset, units)) for (account, side, asset), units in self._units.items())
-        return Entry(self._paid, tuple(postings)) if self._units else None
+        return Entry(self._done, tuple(postings)) if self._units else None

@@ -100,7 +100,7 @@ class Arrived(Struct):
 
 
 @dataclass(frozen=True, slots=True)
-class Paid(Struct):
+class Executed(Struct):
     """A final transaction consumed an anchor. `intents` are the digests that the anchor was bound to; `fee` is in base units of
     the chain's own coin and what the wallet paid (nothing on EVM). A void paid nobody and frees every hold.
     """
@@ -123,13 +123,13 @@ Origin = (
     | Reversal
     | Hold
     | Release
-    | Paid
+    | Executed
     | Signed[Settlement]
     | Signed[ManualEntry]
 )
 
 _PLAIN: Final[dict[str, type[Struct]]] = {
-    c.__name__: c for c in (TokenProof, NativeProof, BitcoinProof, Reversal, Hold, Release, Paid)
+    c.__name__: c for c in (TokenProof, NativeProof, BitcoinProof, Reversal, Hold, Release, Executed)
 }
 
 
@@ -206,7 +206,7 @@ def recorded_once(origin: Origin) -> tuple[tuple[Once, str], ...]:
         return ((Once.HOLD, origin.intent.id), (Once.PROPOSAL, origin.intent.proposal.hex()))
     if isinstance(origin, Release):
         return ((Once.FREED, origin.intent.hex()),)
-    if isinstance(origin, Paid):
+    if isinstance(origin, Executed):
         at = origin.anchor
         freed = ((Once.FREED, intent.hex()) for intent in origin.intents)
         return ((Once.ANCHOR, f"{at.chain}/{at.wallet.hex()}/{at.reference}"), *freed)

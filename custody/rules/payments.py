@@ -57,11 +57,12 @@ class Reservation(Struct):
     """What a permit pins before anything is built.
 
     `references` are what must be UNIQUE among permits: the nonce on EVM; every outpoint to be spent on Bitcoin, of which the
-    first is the anchor.
+    first is the anchor. `change` is the index of Bitcoin's change branch, the same for every variant; 0 on EVM.
     """
 
     anchor: Anchor
     references: tuple[str, ...]
+    change: Uint64
 
 
 @dataclass(frozen=True, slots=True)

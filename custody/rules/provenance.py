@@ -5,10 +5,12 @@ Pure. That a chain event happened is asked of a node elsewhere (`flows/verificat
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from custody.rules.amounts import Amount, Asset, AssetKind, Assets
 from custody.rules.errors import InvalidInput, UnbalancedEntry
+from custody.rules.hold_origins import Standing, check_executed, check_hold, check_release
 from custody.rules.ledger import (
     Account,
     AccountKind,
@@ -22,12 +24,12 @@ from custody.rules.ledger import (
     reverse_deposit,
     settle,
 )
-from custody.rules.origins import ChainProof, Reversal, TokenProof, measured
+from custody.rules.origins import ChainProof, Executed, Hold, Release, Reversal, TokenProof, measured
 from custody.rules.refusals import Refusal, Rule
 from custody.rules.roster import Roster
 from custody.rules.settlements import FeeSchedule, ManualEntry, Settlement, check_settlement
 from custody.rules.signatures import Signed
-from custody.rules.wallets import Address, Chain
+from custody.rules.wallets import Address, Chain, Tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ class Authorities:
     rosters: Sequence[Roster]
     schedules: Mapping[bytes, FeeSchedule]
     holding_of: HoldingOf
+    tiers: Mapping[bytes, Tier] = field(default_factory=dict)
+    """Each certified wallet's tier, by its name."""
 
     def roster_at(self, time: int) -> Roster:
         """The version in force at a time, in seconds since 1970; the oldest given for anything before it."""
@@ -63,14 +67,22 @@ def check_entry(
     balances: Mapping[tuple[Account, Asset], int],
     customers: frozenset[str],
     authorities: Authorities,
+    standing: Mapping[bytes, Standing] = MappingProxyType({}),
 ) -> Iterator[Refusal]:
     """An entry against its own origin.
 
-    `reversed_entry` is the entry that a reversal names, if there is one; `balances` are those before this entry, recomputed.
+    `reversed_entry` is the entry that a reversal names, if there is one; `balances` are those before this entry, recomputed;
+    `standing` are the holds that stand before it, by their intents' digests.
     """
     origin, at, assets = recorded.entry.origin, recorded.recorded_at, authorities.assets
     if isinstance(origin, Reversal):
         yield from _check_reversal(recorded, origin, reversed_entry, balances)
+    elif isinstance(origin, Hold):
+        yield from check_hold(recorded, authorities.roster_at(at), assets, customers)
+    elif isinstance(origin, Release):
+        yield from check_release(recorded, standing, authorities.roster_at(at), assets)
+    elif isinstance(origin, Executed):
+        yield from check_executed(recorded, standing, authorities.tiers.get(origin.anchor.wallet), assets)
     elif not isinstance(origin, Signed):
         yield from _check_credit(recorded.entry, origin, authorities)
     elif isinstance(origin.message, ManualEntry):

@@ -62,7 +62,6 @@ CHECKS: Final[Mapping[Kind, tuple[Check, ...]]] = {
         intents.check_enrolment_signature,
         intents.check_enrolment_age,
         intents.check_owner,
-        intents.check_account,
         intents.check_walls,
         intents.check_fee_sweeps,
         intents.check_one_to_one,
@@ -111,7 +110,11 @@ def decide(
     if roster is None:
         return (Refusal(Rule.NOT_PINNED, seat=journal.state.seat, want="genesis pinned first"),)
     if kind is None or len(request.transfers) > INTENTS_MOST:
-        return (Refusal(Rule.MALFORMED, field="request", got=f"{len(request.transfers)} transfers", want="one thing at a time"),)
+        return (
+            Refusal(
+                Rule.MALFORMED, field="request", got=f"{len(request.transfers)} transfers", want="one thing at a time"
+            ),
+        )
     case = Case(request, decoded, journal, policy, now, roster)
     if _answered(case, decoded):
         refused = tuple(anchor.check_freeze(case)) if kind in {Kind.PAYOUT, Kind.SWEEP} else ()
@@ -129,12 +132,12 @@ def _answered(case: Case, decoded: DecodedPayload) -> bool:
 
 
 def _record(case: Case) -> SigningRecord:
-    items = case.items
+    items, fresh = case.items, [item for item in case.items if case.is_new(item)]
     burned = case.request.void.message.intents if case.request.void is not None else ()
-    automatic = [Spent(i.intent.asset, i.intent.amount) for i in items if quorum.goes_by_itself(case, i)]
+    automatic = [Spent(i.intent.asset, i.intent.amount) for i in fresh if quorum.goes_by_itself(case, i)]
     if case.kind is Kind.SWEEP and case.decoded.fee:
         automatic.append(Spent(case.decoded.native, case.decoded.fee))
-    swept = [Spent(i.intent.asset, i.intent.amount) for i in items if i.purpose is Purpose.FEE_SWEEP]
+    swept = [Spent(i.intent.asset, i.intent.amount) for i in fresh if i.purpose is Purpose.FEE_SWEEP]
     return SigningRecord(
         request=case.request.hash,
         anchor=case.decoded.anchor,

@@ -8,7 +8,6 @@ each check refuses a None.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Final
 
 from custody.rules.approvals import Counted, count
 from custody.rules.certificates import WalletCertificate
@@ -23,9 +22,7 @@ from custody.rules.seat_journal import SeatJournal, counted
 from custody.rules.seat_request import BundleInForce, Kind, Policies, Request, Transfer
 from custody.rules.statements import AssetCoverage, IntentFacts, SafeState, Statement
 from custody.rules.wallets import Tier
-
-COMPANY: Final = "company"
-CUSTOMER: Final = "customer:"
+from custody.rules.walls import COMPANY
 
 
 @dataclass(frozen=True)
@@ -119,7 +116,9 @@ class Case:
     @cached_property
     def certificates(self) -> dict[bytes, WalletCertificate]:
         """Certificates that hold: those this seat accepted, and those offered that a quorum of the newest roster signed."""
-        offered = [signed for signed in self.request.certificates if not [*self.roster.check_certificate(signed, self.time)]]
+        offered = [
+            signed for signed in self.request.certificates if not [*self.roster.check_certificate(signed, self.time)]
+        ]
         return {signed.message.struct_hash: signed.message for signed in (*offered, *self.journal.state.certificates)}
 
     @cached_property
@@ -177,12 +176,17 @@ class Case:
                 found[item.digest] = first if newest is pinned else stricter(first, newest.evaluate(facts))
         return found
 
+    def is_new(self, item: Item) -> bool:
+        """Whether this seat never signed for the intent: a variant of a payout counts towards no cap again."""
+        return item.digest not in self.journal.intents
+
     @cached_property
     def automatic_asked(self) -> dict[str, int]:
         """Base units by asset that policy would let go by themselves, all of this request together: many small are one large."""
         found: dict[str, int] = {}
         for item in self.items:
-            if item.digest in self.decisions and self.decisions[item.digest].outcome is Outcome.AUTOMATIC:
+            decision = self.decisions.get(item.digest)
+            if decision is not None and decision.outcome is Outcome.AUTOMATIC and self.is_new(item):
                 found[item.intent.asset] = found.get(item.intent.asset, 0) + item.intent.amount
         return found
 
@@ -257,14 +261,15 @@ class Case:
         The statement's `matured_fees` is what may still be swept, all that is pending taken off but this payout's own intents.
         """
         asset = item.intent.asset
-        units = sum(i.intent.amount for i in self.items if i.intent.asset == asset and i.purpose is Purpose.FEE_SWEEP)
+        sweeps = [i for i in self.items if i.intent.asset == asset and i.purpose is Purpose.FEE_SWEEP]
+        units = sum(i.intent.amount for i in sweeps)
         row = self.row(asset)
         matured = row.matured_fees if row is not None else 0
         if units > matured:
             yield Refusal(Rule.WALL, asset=asset, units=units, matured=matured)
         most = min((bundle.fees.daily_cap.get(asset, 0) for bundle in item.bundles), default=0)
         told = item.facts.swept_24h if item.facts is not None else None
-        own = counted(self.journal.swept, asset, self.time) + units
+        own = counted(self.journal.swept, asset, self.time) + sum(i.intent.amount for i in sweeps if self.is_new(i))
         if told is None or max(told, own) > most:
             yield Refusal(Rule.WALL, asset=asset, swept_24h=told, by_this_seat=own, daily_cap=most)
 
@@ -273,7 +278,9 @@ class Case:
         if self.tier is None or not item.bundles:
             return None
         try:
-            return max(b.rules.floors.people_for(self.tier, item.intent.asset, item.intent.amount) for b in item.bundles)
+            return max(
+                b.rules.floors.people_for(self.tier, item.intent.asset, item.intent.amount) for b in item.bundles
+            )
         except (InvalidInput, KeyError):
             return None
 

@@ -18,7 +18,9 @@ def check_payload_wallet(case: Case) -> Iterator[Refusal]:
         yield Refusal(Rule.WRONG_WALLET, got=case.decoded.wallet.hex(), want=case.request.wallet.hex())
     if case.certificate is None:
         known = [certificate.struct_hash.hex() for certificate in case.line]
-        yield Refusal(Rule.UNKNOWN_WALLET, wallet=case.decoded.wallet.hex(), got=case.decoded.certificate.hex(), known=known)
+        yield Refusal(
+            Rule.UNKNOWN_WALLET, wallet=case.decoded.wallet.hex(), got=case.decoded.certificate.hex(), known=known
+        )
 
 
 def check_newest(case: Case) -> Iterator[Refusal]:
@@ -65,7 +67,12 @@ def check_anchor(case: Case) -> Iterator[Refusal]:
     if bound is None:
         return
     if bound.voided:
-        yield Refusal(Rule.ANCHOR_BOUND, anchor=case.decoded.anchor.reference, got="another payload", want="nothing: it was voided")
+        yield Refusal(
+            Rule.ANCHOR_BOUND,
+            anchor=case.decoded.anchor.reference,
+            got="another payload",
+            want="nothing: it was voided",
+        )
     asked = {item.digest for item in case.items}
     if bound.meaning != case.decoded.meaning or set(bound.intents) != asked:
         intents = [intent.hex() for intent in bound.intents]
@@ -86,14 +93,20 @@ def check_proposals_unbound(case: Case) -> Iterator[Refusal]:
     for item in case.items:
         bound = case.journal.proposals.get(item.proposal)
         if bound is not None and bound != item.digest:
-            yield Refusal(Rule.PROPOSAL_BOUND, proposal=item.proposal.hex(), bound_to=bound.hex(), got=item.digest.hex())
+            yield Refusal(
+                Rule.PROPOSAL_BOUND, proposal=item.proposal.hex(), bound_to=bound.hex(), got=item.digest.hex()
+            )
 
 
 def check_freeze(case: Case) -> Iterator[Refusal]:
     """No freeze in force covers the wallet, the chain or an account. Voids and rotations pass: both take a quorum of people."""
     chain, wallet = f"chain:{case.decoded.chain}", f"wallet:{case.decoded.wallet.hex()}"
-    scopes = {"all", chain, wallet, wallet.replace("wallet:", "wallet:0x")} | {item.intent.account for item in case.items}
-    scopes |= {f"wallet:{prefix}{item.place.certificate.hex()}" for item in case.items if item.place for prefix in ("", "0x")}
+    scopes = {"all", chain, wallet, wallet.replace("wallet:", "wallet:0x")} | {
+        item.intent.account for item in case.items
+    }
+    scopes |= {
+        f"wallet:{prefix}{item.place.certificate.hex()}" for item in case.items if item.place for prefix in ("", "0x")
+    }
     for freeze in case.journal.frozen(case.time):
         if freeze.scope in scopes:
             yield Refusal(Rule.FROZEN, scope=freeze.scope, lapses=freeze.lapses, reason=freeze.reason)

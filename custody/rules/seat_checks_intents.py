@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Final
 
-from custody.rules.facts import Destination, Purpose
+from custody.rules import walls
+from custody.rules.facts import Destination
 from custody.rules.intents import Proposal
 from custody.rules.payouts import one_to_one
 from custody.rules.refusals import Refusal, Rule
 from custody.rules.roster import Roster
-from custody.rules.seat_case import COMPANY, CUSTOMER, Case, Item
+from custody.rules.seat_case import Case, Item
 from custody.rules.typed import ZERO32, ZERO_ADDRESS
 from custody.rules.wallets import Tier
 
@@ -26,7 +27,9 @@ def check_proposals(case: Case) -> Iterator[Refusal]:
     for item in case.items:
         initiator = case.initiators[item.digest]
         if initiator is None:
-            yield Refusal(Rule.SIGNER_UNKNOWN, document="Proposal", intent=item.digest.hex(), want="somebody who may propose")
+            yield Refusal(
+                Rule.SIGNER_UNKNOWN, document="Proposal", intent=item.digest.hex(), want="somebody who may propose"
+            )
         elif initiator.id != item.intent.initiator:
             yield Refusal(Rule.PROPOSAL_MISMATCH, field="initiator", got=item.intent.initiator, want=initiator.id)
 
@@ -59,7 +62,9 @@ def check_binding(case: Case) -> Iterator[Refusal]:
             yield Refusal(Rule.PROPOSAL_MISMATCH, field="proposal", got=intent.proposal.hex(), want=item.proposal.hex())
         for name in (field.name for field in fields(Proposal) if field.name not in {"reference", "expiry"}):
             if getattr(intent, name) != getattr(proposal, name):
-                yield Refusal(Rule.PROPOSAL_MISMATCH, field=name, got=getattr(intent, name), want=getattr(proposal, name))
+                yield Refusal(
+                    Rule.PROPOSAL_MISMATCH, field=name, got=getattr(intent, name), want=getattr(proposal, name)
+                )
         if intent.expiry > proposal.expiry:
             yield Refusal(Rule.PROPOSAL_MISMATCH, field="expiry", got=intent.expiry, want=proposal.expiry)
 
@@ -89,9 +94,13 @@ def check_wallet(case: Case) -> Iterator[Refusal]:
     for item in case.items:
         intent = item.intent
         if (intent.chain, intent.wallet) != (case.decoded.chain, case.decoded.wallet):
-            yield Refusal(Rule.WRONG_WALLET, got=intent.wallet.hex(), want=case.decoded.wallet.hex(), chain=intent.chain)
+            yield Refusal(
+                Rule.WRONG_WALLET, got=intent.wallet.hex(), want=case.decoded.wallet.hex(), chain=intent.chain
+            )
         if not case.line or intent.certificate != case.line[-1].struct_hash:
-            yield Refusal(Rule.CERTIFICATE_OLDER, got=intent.certificate.hex(), known=[c.struct_hash.hex() for c in case.line])
+            yield Refusal(
+                Rule.CERTIFICATE_OLDER, got=intent.certificate.hex(), known=[c.struct_hash.hex() for c in case.line]
+            )
 
 
 def check_asset(case: Case) -> Iterator[Refusal]:
@@ -126,7 +135,9 @@ def check_destination(case: Case) -> Iterator[Refusal]:
         said = enrolment.message
         told = (said.struct_hash, said.chain, said.address, said.kind)
         if told != (intent.enrolment, intent.chain, intent.destination, intent.destination_kind):
-            yield Refusal(Rule.ENROLMENT, to=intent.destination, enrolled=f"{said.address} on {said.chain} as {said.kind}")
+            yield Refusal(
+                Rule.ENROLMENT, to=intent.destination, enrolled=f"{said.address} on {said.chain} as {said.kind}"
+            )
 
 
 def check_own_address(case: Case) -> Iterator[Refusal]:
@@ -140,7 +151,9 @@ def check_own_address(case: Case) -> Iterator[Refusal]:
         own = item.place.certificate in {c.struct_hash for c in case.line}
         customers = item.place.index is not None and item.place.branch != _CHANGE_BRANCH
         if own or customers:
-            yield Refusal(Rule.OWN_ADDRESS, to=item.intent.destination, branch=item.place.branch, index=item.place.index)
+            yield Refusal(
+                Rule.OWN_ADDRESS, to=item.intent.destination, branch=item.place.branch, index=item.place.index
+            )
 
 
 def check_enrolment_signature(case: Case) -> Iterator[Refusal]:
@@ -152,7 +165,9 @@ def check_enrolment_signature(case: Case) -> Iterator[Refusal]:
             continue
         signed = case.roster.people_who_signed(enrolment, case.time) & authorities
         if not signed:
-            yield Refusal(Rule.SIGNATURE_INVALID, document="Enrolment", to=enrolment.message.address, want=sorted(authorities))
+            yield Refusal(
+                Rule.SIGNATURE_INVALID, document="Enrolment", to=enrolment.message.address, want=sorted(authorities)
+            )
         if item.intent.initiator in authorities:
             yield Refusal(Rule.AUTHORITY_PROPOSES, person=item.intent.initiator)
 
@@ -173,29 +188,11 @@ def check_owner(case: Case) -> Iterator[Refusal]:
             yield Refusal(Rule.OWNER_MISMATCH, owner=enrolment.message.owner, account=item.intent.account)
 
 
-def check_account(case: Case) -> Iterator[Refusal]:
-    """An account is the company's or a named customer's; an empty one is nobody's to debit."""
-    for item in case.items:
-        account = item.intent.account
-        if account != COMPANY and (not account.startswith(CUSTOMER) or account == CUSTOMER):
-            yield Refusal(Rule.UNKNOWN_CUSTOMER, account=account, want=f"{COMPANY} or {CUSTOMER}ID")
-
-
 def check_walls(case: Case) -> Iterator[Refusal]:
-    """Law 1. Out of a customer tier coins go to their owner, to another customer tier, or as fees to operational; nowhere else."""
+    """Law 1: each purpose has its ways from tier to tier, each with the account that it debits; there is no other way."""
     for item in case.items:
-        to, account, purpose = item.to_tier, item.intent.account, item.purpose
-        told = {"from_tier": case.tier, "to_tier": to, "account": account, "purpose": item.intent.purpose}
-        if case.tier is Tier.OPERATIONAL:
-            allowed = account == COMPANY  # a customer's balance is backed by customer tiers, and paid from there
-        elif to is Tier.OPERATIONAL:
-            allowed = account == COMPANY and purpose is Purpose.FEE_SWEEP
-        elif to is not None:
-            allowed = account == COMPANY and purpose in {Purpose.REBALANCE, Purpose.COLD_SWEEP}
-        else:
-            allowed = account.startswith(CUSTOMER) and purpose is Purpose.WITHDRAWAL
-        if not allowed:
-            yield Refusal(Rule.WALL, **told)
+        if case.tier is not None:
+            yield from walls.check_walls(case.tier, item.to_tier, item.intent.account, item.intent.purpose)
 
 
 def check_fee_sweeps(case: Case) -> Iterator[Refusal]:

@@ -175,15 +175,21 @@ def check_rotation_payload(case: Case) -> Iterator[Refusal]:
         yield Refusal(Rule.NOT_ROTATION, want="two certificates of one Safe")
         return
     if any(leaf.kind is not LeafKind.OWNER_CHANGE for leaf in case.decoded.leaves):
-        yield Refusal(Rule.NOT_ROTATION, leaves=[leaf.kind.value for leaf in case.decoded.leaves], want="owner calls alone")
+        yield Refusal(
+            Rule.NOT_ROTATION, leaves=[leaf.kind.value for leaf in case.decoded.leaves], want="owner calls alone"
+        )
         return
     calls = [leaf.owners for leaf in case.decoded.leaves if leaf.owners is not None]
     after = apply_owner_calls(_owners(old), old.m, calls)
     if isinstance(after, Refusal):
         yield after
     elif after != (_owners(new), new.m):
-        yield Refusal(Rule.NOT_ROTATION, owners=sorted(after[0]), threshold=after[1], want=sorted(_owners(new)), m=new.m)
+        yield Refusal(
+            Rule.NOT_ROTATION, owners=sorted(after[0]), threshold=after[1], want=sorted(_owners(new)), m=new.m
+        )
 
 
 def _owners(certificate: WalletCertificate) -> frozenset[str]:
-    return frozenset(PublicKey.from_compressed_bytes(seat.key.public).to_address().lower() for seat in certificate.seats)
+    return frozenset(
+        PublicKey.from_compressed_bytes(seat.key.public).to_address().lower() for seat in certificate.seats
+    )

@@ -7,8 +7,9 @@ from typing import Final
 from custody.rules.attested import check_safe_state, verify_signature
 from custody.rules.coverage import Outflow, check
 from custody.rules.refusals import Refusal, Rule
-from custody.rules.seat_case import CUSTOMER, Case
+from custody.rules.seat_case import Case
 from custody.rules.wallets import Tier
+from custody.rules.walls import CUSTOMER
 
 ONLINE_OLDEST: Final = 600
 """Seconds that a statement may be old when an online seat signs."""
@@ -92,7 +93,9 @@ def check_coverage(case: Case) -> Iterator[Refusal]:
         intent = item.intent
         own = intent.account.startswith(CUSTOMER)
         outflows.append(Outflow(intent.asset, intent.amount, intent.amount if own else 0))
-        if intent.maximum_fee and not case.decoded.chain.startswith("eip155:"):  # a withdrawal's hold holds its fee as well
+        if not case.decoded.chain.startswith(
+            "eip155:"
+        ):  # on EVM the relayer pays; a withdrawal's hold holds its fee as well
             outflows.append(Outflow(case.decoded.native, intent.maximum_fee, intent.maximum_fee if own else 0))
     heights = [height.chain for height in case.statement.heights]
     if heights.count(case.decoded.chain) != 1:

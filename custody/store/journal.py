@@ -109,6 +109,13 @@ class SqlJournal:
         swept = ever - self.balance(Account(AccountKind.ACCRUED_FEES), asset)
         return max(0, self._accrued(asset.symbol, recorded_by)[0] - swept)
 
+    def settled_since(self, account: Account, since: int) -> dict[Asset, int]:
+        """What settlements recorded after a time credited to an account."""
+        found: dict[Asset, int] = defaultdict(int)
+        for symbol, units in self._cursor.rows(sql.SETTLED, str(account), since):
+            found[self._assets.get(symbol)] += sql.number(units)
+        return dict(found)
+
     def _kept(self, query: str, wanted: Mapping[Key, int]) -> dict[Key, int]:
         """Numbers kept in `balances` or `totals` for these keys; what is not there counts as zero."""
         names = sorted({name for name, _ in wanted})

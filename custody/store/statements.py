@@ -27,6 +27,10 @@ BALANCES: Final = "SELECT account, asset, units FROM balances WHERE account IN"
 TOTALS: Final = "SELECT kind, asset, units FROM totals WHERE kind IN"
 CLAIMED: Final = "SELECT identity, position FROM identities WHERE kind = ? AND identity IN"
 
+SETTLED: Final = """SELECT p.asset, p.units FROM postings p JOIN journal j ON j.position = p.position
+    WHERE p.account = ? AND p.side = 'credit' AND j.recorded_at > ?
+    AND EXISTS (SELECT 1 FROM identities i WHERE i.position = p.position AND i.kind = 'settlement')"""
+
 ADD_ENTRY: Final = "INSERT INTO journal (position, recorded_at, previous, hash, body) VALUES (?, ?, ?, ?, ?)"
 ADD_LINE: Final = "INSERT INTO postings (position, line, account, asset, side, units) VALUES (?, ?, ?, ?, ?, ?)"
 ADD_IDENTITY: Final = "INSERT INTO identities (kind, identity, freed_by, position) VALUES (?, ?, ?, ?)"

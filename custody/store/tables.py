@@ -7,13 +7,28 @@ refuse by themselves (position gaps, changed rows) stands in the triggers of the
 
 from typing import Final
 
-from sqlalchemy import CheckConstraint, Column, ForeignKey, Index, LargeBinary, MetaData, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
 from sqlmodel import Field, SQLModel
 
+from custody.rules.transfers import USD_MOST, Status
 from custody.store.types import Units, WholeNumber, units_checks
 
 STRICT: Final = {"sqlite_strict": True}
 KEYED: Final = {"sqlite_strict": True, "sqlite_with_rowid": False}
+
+STATUS_IN: Final = f"status IN ({', '.join(repr(status.value) for status in Status)})"
+FINAL_IN: Final = f"status IN ({', '.join(repr(status.value) for status in Status if status.is_final)})"
 
 metadata: Final = MetaData()
 
@@ -192,6 +207,182 @@ class DocumentRow(Row, table=True):
     kind: str = Field(sa_column=Column(Text, nullable=False))
     key: str = Field(sa_column=Column(Text, nullable=False))
     body: str = Field(sa_column=Column(Text, nullable=False))
+
+
+class EnrolmentRow(Row, table=True):
+    """The mirror of one enrolment, and when it was first seen here."""
+
+    __tablename__ = "enrolments"
+    __table_args__ = (
+        CheckConstraint("length(digest) = 32", name="enrolments_digest"),
+        Index("enrolments_address", "chain", "address", "number"),
+        Index("enrolments_owner", "owner", "number"),
+        STRICT,
+    )
+
+    number: int | None = Field(default=None, sa_column=Column(WholeNumber, primary_key=True))
+    digest: bytes = Field(sa_column=Column(LargeBinary, nullable=False, unique=True))
+    chain: str = Field(sa_column=Column(Text, nullable=False))
+    address: str = Field(sa_column=Column(Text, nullable=False))
+    owner: str = Field(sa_column=Column(Text, nullable=False))
+    seen_at: int = Field(sa_column=Column(WholeNumber, nullable=False))
+    body: str = Field(sa_column=Column(Text, nullable=False))
+
+
+class TransferRow(Row, table=True):
+    """One transfer. What it is never changes; where it stands (status to moved_at) does, and `transfer_moves` keeps each step."""
+
+    __tablename__ = "transfers"
+    __table_args__ = (
+        UniqueConstraint("scope", "key", name="transfers_key"),
+        CheckConstraint("length(digest) = 32 AND length(proposal) = 32 AND length(asked) = 32", name="transfers_hashes"),
+        CheckConstraint(f"usd BETWEEN 0 AND {USD_MOST - 1}", name="transfers_usd"),
+        CheckConstraint("live IN (0, 1)", name="transfers_live"),
+        CheckConstraint(STATUS_IN, name="transfers_status"),
+        CheckConstraint(f"({FINAL_IN}) = (waiting_for = '')", name="transfers_waiting"),
+        *units_checks("transfers", least=1),
+        Index("transfers_account", "account", "status", "moved_at"),
+        Index("transfers_wallet", "wallet", "status", "moved_at"),
+        Index("transfers_initiator", "initiator", "status", "moved_at"),
+        Index("transfers_expiry", "status", "expiry"),
+        STRICT,
+    )
+
+    number: int | None = Field(default=None, sa_column=Column(WholeNumber, primary_key=True))
+    digest: bytes = Field(sa_column=Column(LargeBinary, nullable=False, unique=True))
+    id: str = Field(sa_column=Column(Text, nullable=False, unique=True))
+    proposal: bytes = Field(sa_column=Column(LargeBinary, nullable=False, unique=True))
+    scope: str = Field(sa_column=Column(Text, nullable=False))
+    key: str = Field(sa_column=Column(Text, nullable=False))
+    asked: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    account: str = Field(sa_column=Column(Text, nullable=False))
+    wallet: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    initiator: str = Field(sa_column=Column(Text, nullable=False))
+    purpose: str = Field(sa_column=Column(Text, nullable=False))
+    destination: str = Field(sa_column=Column(Text, nullable=False))
+    asset: str = Field(sa_column=Column(Text, nullable=False))
+    units: int = Field(sa_column=Column(Units, nullable=False))
+    usd: int = Field(sa_column=Column(WholeNumber, nullable=False))
+    expiry: int = Field(sa_column=Column(WholeNumber, nullable=False))
+    created_at: int = Field(sa_column=Column(WholeNumber, nullable=False))
+    live: int = Field(sa_column=Column(WholeNumber, nullable=False))
+    hold: int | None = Field(default=None, sa_column=Column(WholeNumber, ForeignKey("journal.position"), unique=True))
+    body: str = Field(sa_column=Column(Text, nullable=False))
+    status: str = Field(sa_column=Column(Text, nullable=False))
+    sub_status: str = Field(sa_column=Column(Text, nullable=False))
+    waiting_for: str = Field(sa_column=Column(Text, nullable=False))
+    decision: str = Field(sa_column=Column(Text, nullable=False))
+    moved_at: int = Field(sa_column=Column(WholeNumber, nullable=False))
+
+
+class TransferMoveRow(Row, table=True):
+    """One step of a transfer."""
+
+    __tablename__ = "transfer_moves"
+    __table_args__ = (CheckConstraint(STATUS_IN, name="transfer_moves_status"), Index("transfer_moves_of", "transfer"), STRICT)
+
+    number: int | None = Field(default=None, sa_column=Column(WholeNumber, primary_key=True))
+    transfer: bytes = Field(sa_column=Column(LargeBinary, ForeignKey("transfers.digest"), nullable=False))
+    at: int = Field(sa_column=Column(WholeNumber, nullable=False))
+    status: str = Field(sa_column=Column(Text, nullable=False))
+    sub_status: str = Field(sa_column=Column(Text, nullable=False))
+    why: str = Field(sa_column=Column(Text, nullable=False))
+
+
+class ApprovalRow(Row, table=True):
+    """One person's yes, as signed; a boolean would say nothing."""
+
+    __tablename__ = "approvals"
+    __table_args__ = (UniqueConstraint("transfer", "person", name="approvals_person"), STRICT)
+
+    number: int | None = Field(default=None, sa_column=Column(WholeNumber, primary_key=True))
+    transfer: bytes = Field(sa_column=Column(LargeBinary, ForeignKey("transfers.digest"), nullable=False))
+    person: str = Field(sa_column=Column(Text, nullable=False))
+    at: int = Field(sa_column=Column(WholeNumber, nullable=False))
+    body: str = Field(sa_column=Column(Text, nullable=False))
+
+
+class RejectionRow(Row, table=True):
+    """One person's no, as signed."""
+
+    __tablename__ = "rejections"
+    __table_args__ = (UniqueConstraint("transfer", "person", name="rejections_person"), STRICT)
+
+    number: int | None = Field(default=None, sa_column=Column(WholeNumber, primary_key=True))
+    transfer: bytes = Field(sa_column=Column(LargeBinary, ForeignKey("transfers.digest"), nullable=False))
+    person: str = Field(sa_column=Column(Text, nullable=False))
+    at: int = Field(sa_column=Column(WholeNumber, nullable=False))
+    body: str = Field(sa_column=Column(Text, nullable=False))
+
+
+class PermitRow(Row, table=True):
+    """What was pinned before a first signature was asked for: one payout, and its one anchor."""
+
+    __tablename__ = "permits"
+    __table_args__ = (UniqueConstraint("chain", "wallet", "reference", name="permits_anchor"), STRICT)
+
+    number: int | None = Field(default=None, sa_column=Column(WholeNumber, primary_key=True))
+    chain: str = Field(sa_column=Column(Text, nullable=False))
+    wallet: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    reference: str = Field(sa_column=Column(Text, nullable=False))
+    statement: int = Field(sa_column=Column(WholeNumber, nullable=False))
+    at: int = Field(sa_column=Column(WholeNumber, nullable=False))
+    body: str = Field(sa_column=Column(Text, nullable=False))
+
+
+class PermitIntentRow(Row, table=True):
+    """An intent is carried by one payout for ever; `line` keeps the order."""
+
+    __tablename__ = "permit_intents"
+    __table_args__ = (Index("permit_intents_permit", "permit", "line"), KEYED)
+
+    transfer: bytes = Field(
+        sa_column=Column(LargeBinary, ForeignKey("transfers.digest"), primary_key=True)
+    )
+    permit: int = Field(sa_column=Column(WholeNumber, ForeignKey("permits.number"), nullable=False))
+    line: int = Field(sa_column=Column(WholeNumber, nullable=False))
+
+
+class PermitReferenceRow(Row, table=True):
+    """Everything that a permit pins: its nonce, or each outpoint. An outpoint belongs to one payout on its chain, whoever owns it."""
+
+    __tablename__ = "permit_references"
+    __table_args__ = (
+        Index(
+            "permit_references_outpoint",
+            "chain",
+            "reference",
+            unique=True,
+            sqlite_where=text("reference LIKE '%:%'"),
+            postgresql_where=text("reference LIKE '%:%'"),
+        ),
+        Index("permit_references_permit", "permit", "line"),
+        KEYED,
+    )
+
+    chain: str = Field(sa_column=Column(Text, primary_key=True))
+    wallet: bytes = Field(sa_column=Column(LargeBinary, primary_key=True))
+    reference: str = Field(sa_column=Column(Text, primary_key=True))
+    permit: int = Field(sa_column=Column(WholeNumber, ForeignKey("permits.number"), nullable=False))
+    line: int = Field(sa_column=Column(WholeNumber, nullable=False))
+
+
+class EnvelopeRow(Row, table=True):
+    """Signed bytes, stored before they go out (DESIGN.md, law 5). `digest` is the network's id of them."""
+
+    __tablename__ = "signed_bytes"
+    __table_args__ = (
+        UniqueConstraint("permit", "digest", name="signed_bytes_digest"),
+        CheckConstraint("length(digest) = 32 AND length(payout) = 32", name="signed_bytes_hashes"),
+        STRICT,
+    )
+
+    number: int | None = Field(default=None, sa_column=Column(WholeNumber, primary_key=True))
+    permit: int = Field(sa_column=Column(WholeNumber, ForeignKey("permits.number"), nullable=False))
+    digest: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    payout: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    raw: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    at: int = Field(sa_column=Column(WholeNumber, nullable=False))
 
 
 class WriterRow(Row, table=True):

@@ -22,8 +22,10 @@ from custody.store.customers import SqlCustomers
 from custody.store.deposits import SqlDeposits
 from custody.store.documents import SqlDocuments
 from custody.store.engines import parse_url, reading_engine, writing_engine
+from custody.store.enrolments import SqlEnrolments
 from custody.store.journal import SqlJournal
 from custody.store.statements import Cursor
+from custody.store.transfers import SqlTransfers
 
 T = TypeVar("T")
 
@@ -58,6 +60,16 @@ class SqlUnitOfWork:
     def documents(self) -> SqlDocuments:
         """The mirror of signed documents."""
         return SqlDocuments(self._session)
+
+    @cached_property
+    def transfers(self) -> SqlTransfers:
+        """Transfers, approvals, permits, signed bytes."""
+        return SqlTransfers(self._session)
+
+    @cached_property
+    def enrolments(self) -> SqlEnrolments:
+        """The mirror of enrolments."""
+        return SqlEnrolments(self._session)
 
     @cached_property
     def _session(self) -> Session:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from custody.rules.roster import RosterVersion
+from custody.rules.signatures import Signed
 from devnet.birth import Services, raise_world
 from devnet.demo import scenes
 from devnet.network import Devnet
@@ -139,6 +140,52 @@ def test_a_second_birth_is_refused(played: tuple[Stage, Story], tmp_path: Path) 
     done = bulkhead(stage, "init", str(file))
     assert done.returncode in (1, 3), done.stdout + done.stderr  # refused by a hot seat, or a cold one is silent
     assert stage.world.deployment.roster.version == version
+
+
+def test_birth_by_commands_can_be_repeated(played: tuple[Stage, Story], tmp_path: Path) -> None:
+    """`bulkhead init` with what was signed: every part answers the same, nobody signs anything else."""
+    stage, _ = played
+    signed, file = stage.deployment.roster.signed, tmp_path / "roster.json"
+    file.write_text(json.dumps({**signed.to_json(), "signatures": []}))
+    shown = bulkhead(stage, "roster", "show", str(file)).stdout
+    assert shown.count("missing") == len(shown.splitlines()) > 20
+    people = stage.world.cast.sign(
+        stage.deployment.roster.domain,
+        Signed(signed.message, ()),
+        (*stage.world.cast.people, *stage.world.cast.programs),
+    )
+    file.write_text(json.dumps(people.to_json()))
+    with stage.world.services.ceremony():
+        done = bulkhead(stage, "init", str(file))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0x" + stage.deployment.roster.domain.genesis.hex() in done.stdout
+    assert json.loads(file.read_text())["signatures"] == signed.to_json()["signatures"]
+    assert "missing" not in bulkhead(stage, "roster", "show", str(file)).stdout
+
+
+def test_a_wallet_by_commands(played: tuple[Stage, Story], tmp_path: Path) -> None:
+    """Drafted from seats' keys, signed by people one by one, accepted by every seat, and on its chain."""
+    stage, _ = played
+    home, file = stage.world.net.home, tmp_path / "wallet.json"
+    hot = [word for name in stage.world.net.hot for word in ("--seat", name)]
+    draft = ["wallet", "draft", str(file), "--label", "vendor_float", "--tier", "operational", "--chain", "eip155:31338"]
+    thin = bulkhead(stage, *draft, *hot, "--m", "2")
+    assert (thin.returncode, "two_m_minus_n_below_two" in thin.stderr) == (1, True), thin.stderr
+    assert not file.exists()
+    done = bulkhead(stage, *draft, *hot)
+    assert done.returncode == 0, done.stdout + done.stderr
+    password = str(home / "people" / "password")
+    for name in ("ana", "cleo"):
+        key = str(home / "people" / f"{name}.json")
+        assert bulkhead(stage, "sign", str(file), "--key", key, "--password-file", password, "--yes").returncode == 0
+    early = bulkhead(stage, "wallet", "create", str(file))
+    assert (early.returncode, "quorum_not_reached" in early.stderr) == (1, True), early.stderr
+    key = str(home / "people" / "eve.json")
+    assert bulkhead(stage, "sign", str(file), "--key", key, "--password-file", password, "--yes").returncode == 0
+    for _ in range(2):  # the second time everything is there already
+        done = bulkhead(stage, "wallet", "create", str(file))
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "vendor_float" in bulkhead(stage, "wallets").stdout
 
 
 def test_no_private_key_in_any_file_but_key_files(played: tuple[Stage, Story]) -> None:

@@ -14,6 +14,7 @@ from embit.psbt import PSBT, DerivationPath  # type: ignore[import-untyped]
 from embit.script import Script  # type: ignore[import-untyped]
 from embit.transaction import Transaction, TransactionInput, TransactionOutput  # type: ignore[import-untyped]
 from eth_abi.abi import encode
+from eth_keys.datatypes import PublicKey as EvmKey
 from eth_utils.address import to_checksum_address
 
 from custody.chains.bitcoin import decode as bitcoin_decode
@@ -21,7 +22,6 @@ from custody.chains.bitcoin.scripts import change_address, receive_address, scri
 from custody.chains.evm import decode as evm_decode
 from custody.rules.amounts import Asset, AssetKind, Assets
 from custody.rules.approvals import Approval
-from custody.rules.attested import PublicKey as EvmKey  # type: ignore[attr-defined]
 from custody.rules.birth import SeatState
 from custody.rules.certificates import Enrolment, WalletCertificate
 from custody.rules.facts import Facts
@@ -100,6 +100,7 @@ class Trusted(Deployment):
             clients=clients,
             address_authorities=("authority",),
             policy_owners=("ana", "bo", "cy"),
+            thresholds=replace(self.version.thresholds, policy=2),
         )
 
     def genesis(self, version: RosterVersion | None = None, without: str = "") -> Signed[RosterVersion]:

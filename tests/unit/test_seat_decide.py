@@ -61,11 +61,11 @@ from tests.fakes.trust import (
 Base = Callable[[], Request | None]
 AUTO: Final = answers(Outcome.AUTOMATIC)
 SWAP: Final = bytes.fromhex("694e80c3") + (2).to_bytes(32)
-BTC: Final = {"chain": BITCOIN}
-FEES: Final = {"to_tier": Tier.OPERATIONAL, "both": {"purpose": "fee_sweep"}, "proposer": "finance"}
-COLD: Final = {"tier": Tier.CUSTOMER_COLD, "to_tier": HOT, "proposer": "desk"}
-VENDOR: Final = {"tier": Tier.OPERATIONAL, "both": {"purpose": "vendor_payment"}, "proposer": "finance"}
-LOW: Final = {"available": 0}
+BTC: Final[dict[str, Any]] = {"chain": BITCOIN}
+FEES: Final[dict[str, Any]] = {"to_tier": Tier.OPERATIONAL, "both": {"purpose": "fee_sweep"}, "proposer": "finance"}
+COLD: Final[dict[str, Any]] = {"tier": Tier.CUSTOMER_COLD, "to_tier": HOT, "proposer": "desk"}
+VENDOR: Final[dict[str, Any]] = {"tier": Tier.OPERATIONAL, "both": {"purpose": "vendor_payment"}, "proposer": "finance"}
+LOW: Final[dict[str, Any]] = {"available": 0}
 
 
 def two_keys(r: Request) -> Request:
@@ -125,7 +125,7 @@ def spent_on(field: str) -> Any:
 
 
 # What can be wrong with anything that moves coins; asked of a payout, a sweep, a void and a rotation where the check applies.
-COMMON: Final = {
+COMMON: Final[dict[str, Any]] = {
     "another wallet asked": (Rule.WRONG_WALLET, {"request": lambda r: replace(r, wallet=OTHER)}),
     "statement by a stranger": (Rule.SIGNATURE_INVALID, {"attestor": "mallory"}),
     "statement too old": (Rule.STALE, {"statement": {"time": NOW + 1000 - 601}}),
@@ -138,12 +138,12 @@ COMMON: Final = {
     "statement for no anchor": (Rule.STATEMENT_MISMATCH, {"statement": {"anchor": ()}}),
     "nonce consumed": (Rule.ANCHOR_SPENT, {"safe": {"nonce": 8}}),
 }
-HEADS: Final = {
+HEADS: Final[dict[str, Any]] = {
     "restored from an old copy": (Rule.BEHIND, {"statement": {"seats": (SeatPosition("hot-1", 99, OTHER),)}}),
     "a forked journal": (Rule.BEHIND, {"statement": {"seats": (SeatPosition("hot-1", 6, OTHER),)}}),
     "no head of this seat": (Rule.BEHIND, {"statement": {"seats": ()}}),
 }
-SAFES: Final = {
+SAFES: Final[dict[str, Any]] = {
     "a module": (Rule.SAFE_DRIFT, {"safe": {"modules": (STRANGER,)}}),
     "a guard": (Rule.SAFE_DRIFT, {"safe": {"guard": STRANGER}}),
     "another handler": (Rule.SAFE_DRIFT, {"safe": {"handler": STRANGER}}),
@@ -152,7 +152,7 @@ SAFES: Final = {
     "an owner more": (Rule.SAFE_DRIFT, {"safe": {"owners": (STRANGER,)}}),
     "no state of the Safe": (Rule.SAFE_DRIFT, {"statement": {"safes": ()}}),
 }
-MOVES: Final = {
+MOVES: Final[dict[str, Any]] = {
     "the whole deployment frozen": (Rule.FROZEN, {"journal": frozen("all")}),
     "the chain frozen": (Rule.FROZEN, {"journal": frozen(f"chain:{EVM.name}")}),
     "an owner call hidden in it": (Rule.SAFE_CHANGED, {"payload": added_leaf(SWAP)}),
@@ -174,264 +174,264 @@ def rows_of(name: str, base: Base, *tables: dict[str, Any]) -> list[Row]:
     return [Row(f"{name}: {k}", Ask(**fields), rule, base) for table in tables for k, (rule, fields) in table.items()]
 
 
+LIES: Final[list[tuple[str, Rule, dict[str, Any]]]] = [
+    # who proposed it
+    ("nobody signed the proposal", Rule.SIGNER_UNKNOWN, {"request": unsigned}),
+    ("a key without the propose scope", Rule.SIGNER_UNKNOWN, {"proposer": "settler"}),
+    ("a proposal of another deployment", Rule.SIGNER_UNKNOWN, {"request": signed_elsewhere}),
+    ("another initiator named", Rule.PROPOSAL_MISMATCH, {"intent": {"initiator": "desk"}}),
+    ("a proposer who joined after the pinned roster", Rule.SIGNER_UNKNOWN, {**rolled(), "proposer": "newbie"}),
+    ("a pinned roster that nobody knows", Rule.ROSTER_OLDER, {"intent": {"roster": 7}}),
+    # the intent is its proposal's
+    ("another proposal's hash", Rule.PROPOSAL_MISMATCH, {"intent": {"proposal": OTHER}}),
+    ("another destination", Rule.PROPOSAL_MISMATCH, {"proposal": {"destination": STRANGER}}),
+    ("another amount", Rule.PROPOSAL_MISMATCH, {"proposal": {"amount": 1}}),
+    ("another account", Rule.PROPOSAL_MISMATCH, {"proposal": {"account": "customer:bob"}}),
+    ("another asset", Rule.PROPOSAL_MISMATCH, {"proposal": {"asset": "USDX"}}),
+    ("another chain", Rule.PROPOSAL_MISMATCH, {"proposal": {"chain": BITCOIN.name}}),
+    ("another purpose", Rule.PROPOSAL_MISMATCH, {"proposal": {"purpose": "rebalance"}}),
+    ("an intent that outlives its proposal", Rule.PROPOSAL_MISMATCH, {"proposal": {"expiry": NOW + 3999}}),
+    (
+        "two intents of one proposal",
+        Rule.PROPOSAL_BOUND,
+        {"payments": 2, "both": {"amount": 10**18}, "proposal": {"reference": "same"}},
+    ),
+    ("a proposal bound before", Rule.PROPOSAL_BOUND, {"journal": spent_on("proposals")}),
+    ("an intent bound to another anchor", Rule.INTENT_BOUND, {"journal": spent_on("intents")}),
+    ("an anchor that was voided", Rule.ANCHOR_BOUND, {"journal": bound(anchored(), voided=True)}),
+    # when
+    ("expired", Rule.EXPIRED, {"now": NOW + 4000}),
+    ("not yet", Rule.TOO_EARLY, {"intent": {"not_before": NOW + 1001}}),
+    (
+        "a clock set back",
+        Rule.EXPIRED,
+        {
+            "intent": {"expiry": NOW + 950},
+            "now": NOW + 900,
+            "journal": lambda j: replace(j, state=replace(j.state, time=NOW + 960)),
+        },
+    ),
+    # from where
+    ("another certificate", Rule.CERTIFICATE_OLDER, {"intent": {"certificate": OTHER}}),
+    ("another wallet", Rule.WRONG_WALLET, {"intent": {"wallet": OTHER}}),
+    (
+        "the old keys after a rotation",
+        Rule.CERTIFICATE_OLDER,
+        {"journal": with_successor, "intent": {"certificate": successor().message.struct_hash}},
+    ),
+    # what
+    ("another token contract", Rule.TOKEN_MISMATCH, {"intent": {"token": STRANGER}}),
+    ("other decimals", Rule.TOKEN_MISMATCH, {"intent": {"decimals": 6}}),
+    ("dust", Rule.DUST, {"both": {"amount": 999}}),
+    # to where
+    ("nobody enrolled it", Rule.ENROLMENT, {"request": no_enrolment}),
+    ("an enrolment of another address", Rule.ENROLMENT, {"enrolment": {"address": STRANGER}}),
+    ("an enrolment on another chain", Rule.ENROLMENT, {"enrolment": {"chain": BITCOIN.name}}),
+    ("another enrolment's hash", Rule.ENROLMENT, {"intent": {"enrolment": OTHER}}),
+    (
+        "an allow-listed address as a withdrawal's",
+        Rule.ENROLMENT,
+        {"intent": {"destination_kind": "allow_listed"}},
+    ),
+    ("a stranger called internal", Rule.ENROLMENT, {"intent": {"destination_kind": "internal_wallet"}}),
+    ("enrolled by somebody who is no authority", Rule.SIGNATURE_INVALID, {"authority": "ana"}),
+    ("an authority proposes", Rule.AUTHORITY_PROPOSES, {"proposer": "authority"}),
+    ("an enrolment that lapsed", Rule.EXPIRED, {"enrolment": {"expiry": NOW + 1000}}),
+    ("somebody else's address", Rule.OWNER_MISMATCH, {"enrolment": {"owner": "customer:bob"}}),
+    ("a customer without a name", Rule.WALL, {"both": {"account": "customer:"}}),
+    ("an empty account", Rule.WALL, {"both": {"account": ""}, "rows": LOW}),
+    (
+        "its own deposit address",
+        Rule.OWN_ADDRESS,
+        {"both": {"destination": deposit_safe(hot(), 3).text}},
+    ),
+    (
+        "a place that may be a customer's",
+        Rule.OWN_ADDRESS,
+        {**BTC, **COLD, "decoded": lambda d: _place(d, branch=0)},
+    ),
+    # law 1
+    (
+        "a vendor paid with customers' coins",
+        Rule.WALL,
+        {
+            "both": {"account": "company", "purpose": "vendor_payment"},
+            "rows": LOW,
+            "enrolment": {"kind": "allow_listed"},
+        },
+    ),
+    (
+        "customers' coins to operational, called a refill",
+        Rule.WALL,
+        {**FEES, "both": {"purpose": "rebalance"}, "rows": LOW},
+    ),
+    (
+        "a fee sweep on a customer's account",
+        Rule.WALL,
+        {**FEES, "both": {"purpose": "fee_sweep", "account": "customer:ada"}, "rows": LOW},
+    ),
+    ("fees that have not matured", Rule.WALL, {**FEES, "rows": {**LOW, "matured_fees": 10**18 - 1}}),
+    ("fees above the day's cap", Rule.WALL, {**FEES, "rows": LOW, "cap": 10**18 - 1}),
+    (
+        "fees above the day's cap by the statement",
+        Rule.WALL,
+        {**FEES, "rows": LOW, "cap": 10**18, "facts": {"swept_24h": 10**18 + 1}},
+    ),
+    (
+        "fees above the day's cap by this seat",
+        Rule.WALL,
+        {**FEES, "rows": LOW, "cap": 10**18, "journal": lambda j: replace(j, swept=counter("ETH", 1))},
+    ),
+    (
+        "a customer paid out of operational",
+        Rule.WALL,
+        {**VENDOR, "both": {"account": "customer:ada", "purpose": "withdrawal"}},
+    ),
+    # payload against intents
+    ("another destination in the payload", Rule.PAYLOAD_MISMATCH, {"payload": pays(STRANGER, 10**18)}),
+    ("another amount in the payload", Rule.PAYLOAD_MISMATCH, {"payload": pays(PAYEE[EVM.name], 10**18 + 1)}),
+    (
+        "another token in the payload",
+        Rule.PAYLOAD_MISMATCH,
+        {"payload": pays("0x" + "77" * 20, 0, transfer_data(PAYEE[EVM.name], 10**18))},
+    ),
+    (
+        "a hidden leaf more",
+        Rule.PAYLOAD_MISMATCH,
+        {"payload": added_leaf(transfer_data(STRANGER, 1), "0x" + "77" * 20)},
+    ),
+    ("one payment left out", Rule.PAYLOAD_MISMATCH, {"payments": 2, "payload": pays(PAYEE[EVM.name], 10**18)}),
+    # the statement's word
+    ("a hold that fell", Rule.HOLD, {"facts": {"hold_stands": False}}),
+    ("an empty account debited", Rule.INSUFFICIENT_BALANCE, {"facts": {"balance_covers": False}}),
+    ("a shortfall", Rule.COVERAGE, {"rows": {"reserves": 10**30 - 1, "on_chain": 10**30 - 1}}),
+    ("a shortfall in flight", Rule.COVERAGE, {"rows": {"in_flight": 1}}),
+    ("fees that are no surplus", Rule.COVERAGE, FEES),
+    ("a surplus that nobody credited", Rule.COVERAGE, {"rows": {"in_ledger": 5}}),
+    ("coverage unknown", Rule.COVERAGE_UNKNOWN, {"statement": {"coverage": ()}}),
+    ("no height for the chain", Rule.COVERAGE_UNKNOWN, {"statement": {"heights": ()}}),
+    # law 3
+    ("denied by policy", Rule.POLICY_DENIES, {"policy": answers(Outcome.DENY)}),
+    ("a pinned policy that was never in force", Rule.POLICY_OLDER, {"intent": {"policy": OTHER}}),
+    (
+        "the pinned policy is stricter",
+        Rule.POLICY_DENIES,
+        {
+            "intent": {"policy": OTHER},
+            "pinned": {OTHER: bundle(answers(Outcome.DENY, bundle=OTHER))},
+            "journal": lambda j: replace(j, policies=(OTHER, *j.policies)),
+        },
+    ),
+    ("nobody approved", Rule.QUORUM_NOT_REACHED, {"approvers": ()}),
+    ("one person of two", Rule.QUORUM_NOT_REACHED, {"approvers": ("ana",)}),
+    ("two of the wrong group", Rule.QUORUM_NOT_REACHED, {"approvers": ("ana", "dee")}),
+    ("an outsider", Rule.QUORUM_NOT_REACHED, {"approvers": ("ana", "mallory")}),
+    ("one person twice", Rule.SIGNER_TWICE, {"request": two_keys}),
+    ("one person in two groups", Rule.QUORUM_NOT_REACHED, {"approvers": ("cy",)}),
+    ("a forged approval", Rule.SIGNER_UNKNOWN, {"request": forged}),
+    ("approvals of another amount", Rule.WRONG_DIGEST, {"request": of_another}),
+    ("the initiator approves", Rule.INITIATOR_APPROVES, {"proposer": "dee", "approvers": ("dee", "bo")}),
+    ("the delay is not over", Rule.DELAY, {"policy": answers(Outcome.REQUIRE, replace(TWO, delay=971))}),
+    (
+        "never seen by the attestor",
+        Rule.DELAY,
+        {"policy": answers(Outcome.REQUIRE, replace(TWO, delay=1)), "facts": {"first_seen": 0}},
+    ),
+    (
+        "below this seat's floor",
+        Rule.QUORUM_NOT_REACHED,
+        {
+            "both": {"amount": 10**19 + 1},
+            "approvers": ("ana",),
+            "policy": answers(Outcome.REQUIRE, Requirement((("operations", 1),))),
+        },
+    ),
+    (
+        "automatic above the floor",
+        Rule.QUORUM_NOT_REACHED,
+        {"both": {"amount": 10**19 + 1}, "approvers": (), "policy": AUTO},
+    ),
+    (
+        "automatic above the seat's cap",
+        Rule.AUTOMATIC_CAP,
+        {"both": {"amount": 5 * 10**18 + 1}, "approvers": (), "policy": AUTO},
+    ),
+    (
+        "automatic above the day's share of this seat",
+        Rule.AUTOMATIC_CAP,
+        {
+            "approvers": (),
+            "policy": AUTO,
+            "journal": lambda j: replace(j, automatic=counter("ETH", 5 * 10**18 + 1)),
+        },
+    ),
+    (
+        "many small ones above the day's share",
+        Rule.AUTOMATIC_CAP,
+        {"payments": 7, "approvers": (), "policy": AUTO},
+    ),
+    (
+        "automatic while clocks disagree",
+        Rule.AUTOMATIC_CAP,
+        {"approvers": (), "policy": AUTO, "statement": {"time": NOW + 1000 - 121}},
+    ),
+    ("automatic out of operational", Rule.AUTOMATIC_CAP, {**VENDOR, "approvers": (), "policy": AUTO}),
+    ("automatic out of cold", Rule.AUTOMATIC_CAP, {**COLD, "approvers": (), "policy": AUTO}),
+    # Bitcoin
+    (
+        "bitcoin: a fee above what the intent allows",
+        Rule.MAXIMUM_FEE,
+        {**BTC, "intent": {"maximum_fee": 4_999}},
+    ),
+    (
+        "bitcoin: another destination",
+        Rule.PAYLOAD_MISMATCH,
+        {
+            **BTC,
+            "both": {"amount": 10**7},
+            "decoded": lambda d: _first(d, destination="bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202"),
+        },
+    ),
+    (
+        "bitcoin: the anchor bound to another payout",
+        Rule.ANCHOR_BOUND,
+        {**BTC, "journal": lambda j: _bitcoin_bound(j)},
+    ),
+    (
+        "bitcoin: change to a successor never seen",
+        Rule.CERTIFICATE_OLDER,
+        {**BTC, "decoded": changed_leaf(place=None)},
+    ),
+    (
+        "bitcoin: a shortfall of the fee",
+        Rule.COVERAGE,
+        {**BTC, **FEES, "intent": {}, "rows": {"available": 10**30 - 100 - 10**7}},
+    ),
+    ("bitcoin: one approval", Rule.QUORUM_NOT_REACHED, {**BTC, "approvers": ("bo",)}),
+    (
+        "bitcoin: automatic above the seat's cap",
+        Rule.AUTOMATIC_CAP,
+        {**BTC, "both": {"amount": 5 * 10**7 + 1}, "approvers": (), "policy": AUTO},
+    ),
+    (
+        "bitcoin: statement for another outpoint",
+        Rule.STATEMENT_MISMATCH,
+        {**BTC, "statement": {"anchor": (anchored("00:1"),)}},
+    ),
+    ("bitcoin: a hold that fell", Rule.HOLD, {**BTC, "facts": {"hold_stands": False}}),
+    ("bitcoin: frozen customer", Rule.FROZEN, {**BTC, "journal": frozen("customer:ada")}),
+    ("bitcoin: cold with one person", Rule.QUORUM_NOT_REACHED, {**BTC, **COLD, "approvers": ("ana",)}),
+    (
+        "bitcoin: cold statement a day old",
+        Rule.STALE,
+        {**BTC, **COLD, "statement": {"time": NOW + 1000 - 43_201}},
+    ),
+]
+"""What can be wrong with a payout alone."""
+
 PAYOUT_ROWS: Final = [
     *rows_of("payout", lambda: None, COMMON, HEADS, SAFES, MOVES),
-    *(
-        Row(f"payout: {name}", Ask(**fields), rule)  # type: ignore[arg-type]
-        for name, rule, fields in [
-            # who proposed it
-            ("nobody signed the proposal", Rule.SIGNER_UNKNOWN, {"request": unsigned}),
-            ("a key without the propose scope", Rule.SIGNER_UNKNOWN, {"proposer": "settler"}),
-            ("a proposal of another deployment", Rule.SIGNER_UNKNOWN, {"request": signed_elsewhere}),
-            ("another initiator named", Rule.PROPOSAL_MISMATCH, {"intent": {"initiator": "desk"}}),
-            ("a proposer who joined after the pinned roster", Rule.SIGNER_UNKNOWN, {**rolled(), "proposer": "newbie"}),
-            ("a pinned roster that nobody knows", Rule.ROSTER_OLDER, {"intent": {"roster": 7}}),
-            # the intent is its proposal's
-            ("another proposal's hash", Rule.PROPOSAL_MISMATCH, {"intent": {"proposal": OTHER}}),
-            ("another destination", Rule.PROPOSAL_MISMATCH, {"proposal": {"destination": STRANGER}}),
-            ("another amount", Rule.PROPOSAL_MISMATCH, {"proposal": {"amount": 1}}),
-            ("another account", Rule.PROPOSAL_MISMATCH, {"proposal": {"account": "customer:bob"}}),
-            ("another asset", Rule.PROPOSAL_MISMATCH, {"proposal": {"asset": "USDX"}}),
-            ("another chain", Rule.PROPOSAL_MISMATCH, {"proposal": {"chain": BITCOIN.name}}),
-            ("another purpose", Rule.PROPOSAL_MISMATCH, {"proposal": {"purpose": "rebalance"}}),
-            ("an intent that outlives its proposal", Rule.PROPOSAL_MISMATCH, {"proposal": {"expiry": NOW + 3999}}),
-            (
-                "two intents of one proposal",
-                Rule.PROPOSAL_BOUND,
-                {"payments": 2, "both": {"amount": 10**18}, "proposal": {"reference": "same"}},
-            ),
-            ("a proposal bound before", Rule.PROPOSAL_BOUND, {"journal": spent_on("proposals")}),
-            ("an intent bound to another anchor", Rule.INTENT_BOUND, {"journal": spent_on("intents")}),
-            ("an anchor that was voided", Rule.ANCHOR_BOUND, {"journal": bound(anchored(), voided=True)}),
-            # when
-            ("expired", Rule.EXPIRED, {"now": NOW + 4000}),
-            ("not yet", Rule.TOO_EARLY, {"intent": {"not_before": NOW + 1001}}),
-            (
-                "a clock set back",
-                Rule.EXPIRED,
-                {
-                    "intent": {"expiry": NOW + 950},
-                    "now": NOW + 900,
-                    "journal": lambda j: replace(j, state=replace(j.state, time=NOW + 960)),
-                },
-            ),
-            # from where
-            ("another certificate", Rule.CERTIFICATE_OLDER, {"intent": {"certificate": OTHER}}),
-            ("another wallet", Rule.WRONG_WALLET, {"intent": {"wallet": OTHER}}),
-            (
-                "the old keys after a rotation",
-                Rule.CERTIFICATE_OLDER,
-                {"journal": with_successor, "intent": {"certificate": successor().message.struct_hash}},
-            ),
-            # what
-            ("another token contract", Rule.TOKEN_MISMATCH, {"intent": {"token": STRANGER}}),
-            ("other decimals", Rule.TOKEN_MISMATCH, {"intent": {"decimals": 6}}),
-            ("dust", Rule.DUST, {"both": {"amount": 999}}),
-            # to where
-            ("nobody enrolled it", Rule.ENROLMENT, {"request": no_enrolment}),
-            ("an enrolment of another address", Rule.ENROLMENT, {"enrolment": {"address": STRANGER}}),
-            ("an enrolment on another chain", Rule.ENROLMENT, {"enrolment": {"chain": BITCOIN.name}}),
-            ("another enrolment's hash", Rule.ENROLMENT, {"intent": {"enrolment": OTHER}}),
-            (
-                "an allow-listed address as a withdrawal's",
-                Rule.ENROLMENT,
-                {"intent": {"destination_kind": "allow_listed"}},
-            ),
-            ("a stranger called internal", Rule.ENROLMENT, {"intent": {"destination_kind": "internal_wallet"}}),
-            ("enrolled by somebody who is no authority", Rule.SIGNATURE_INVALID, {"authority": "ana"}),
-            ("an authority proposes", Rule.AUTHORITY_PROPOSES, {"proposer": "authority"}),
-            ("an enrolment that lapsed", Rule.EXPIRED, {"enrolment": {"expiry": NOW + 1000}}),
-            ("somebody else's address", Rule.OWNER_MISMATCH, {"enrolment": {"owner": "customer:bob"}}),
-            ("a customer without a name", Rule.UNKNOWN_CUSTOMER, {"both": {"account": "customer:"}}),
-            ("an empty account", Rule.UNKNOWN_CUSTOMER, {"both": {"account": ""}, "rows": LOW}),
-            (
-                "its own deposit address",
-                Rule.OWN_ADDRESS,
-                {"both": {"destination": deposit_safe(hot(), 3).text}},
-            ),
-            (
-                "a place that may be a customer's",
-                Rule.OWN_ADDRESS,
-                {**BTC, **COLD, "decoded": lambda d: _place(d, branch=0)},
-            ),
-            # law 1
-            (
-                "a vendor paid with customers' coins",
-                Rule.WALL,
-                {
-                    "both": {"account": "company", "purpose": "vendor_payment"},
-                    "rows": LOW,
-                    "enrolment": {"kind": "allow_listed"},
-                },
-            ),
-            (
-                "customers' coins to operational, called a refill",
-                Rule.WALL,
-                {**FEES, "both": {"purpose": "rebalance"}, "rows": LOW},
-            ),
-            (
-                "a fee sweep on a customer's account",
-                Rule.WALL,
-                {**FEES, "both": {"purpose": "fee_sweep", "account": "customer:ada"}, "rows": LOW},
-            ),
-            ("fees that have not matured", Rule.WALL, {**FEES, "rows": {**LOW, "matured_fees": 10**18 - 1}}),
-            ("fees above the day's cap", Rule.WALL, {**FEES, "rows": LOW, "cap": 10**18 - 1}),
-            (
-                "fees above the day's cap by the statement",
-                Rule.WALL,
-                {**FEES, "rows": LOW, "cap": 10**18, "facts": {"swept_24h": 10**18 + 1}},
-            ),
-            (
-                "fees above the day's cap by this seat",
-                Rule.WALL,
-                {**FEES, "rows": LOW, "cap": 10**18, "journal": lambda j: replace(j, swept=counter("ETH", 1))},
-            ),
-            (
-                "a customer paid out of operational",
-                Rule.WALL,
-                {**VENDOR, "both": {"account": "customer:ada", "purpose": "withdrawal"}},
-            ),
-            # payload against intents
-            ("another destination in the payload", Rule.PAYLOAD_MISMATCH, {"payload": pays(STRANGER, 10**18)}),
-            ("another amount in the payload", Rule.PAYLOAD_MISMATCH, {"payload": pays(PAYEE[EVM.name], 10**18 + 1)}),
-            (
-                "another token in the payload",
-                Rule.PAYLOAD_MISMATCH,
-                {"payload": pays("0x" + "77" * 20, 0, transfer_data(PAYEE[EVM.name], 10**18))},
-            ),
-            (
-                "a hidden leaf more",
-                Rule.PAYLOAD_MISMATCH,
-                {"payload": added_leaf(transfer_data(STRANGER, 1), "0x" + "77" * 20)},
-            ),
-            ("one payment left out", Rule.PAYLOAD_MISMATCH, {"payments": 2, "payload": pays(PAYEE[EVM.name], 10**18)}),
-            # the statement's word
-            ("a hold that fell", Rule.HOLD, {"facts": {"hold_stands": False}}),
-            ("an empty account debited", Rule.INSUFFICIENT_BALANCE, {"facts": {"balance_covers": False}}),
-            ("a shortfall", Rule.COVERAGE, {"rows": {"reserves": 10**30 - 1, "on_chain": 10**30 - 1}}),
-            ("a shortfall in flight", Rule.COVERAGE, {"rows": {"in_flight": 1}}),
-            ("fees that are no surplus", Rule.COVERAGE, FEES),
-            ("a surplus that nobody credited", Rule.COVERAGE, {"rows": {"in_ledger": 5}}),
-            ("coverage unknown", Rule.COVERAGE_UNKNOWN, {"statement": {"coverage": ()}}),
-            ("no height for the chain", Rule.COVERAGE_UNKNOWN, {"statement": {"heights": ()}}),
-            # law 3
-            ("denied by policy", Rule.POLICY_DENIES, {"policy": answers(Outcome.DENY)}),
-            ("a pinned policy that was never in force", Rule.POLICY_OLDER, {"intent": {"policy": OTHER}}),
-            (
-                "the pinned policy is stricter",
-                Rule.POLICY_DENIES,
-                {
-                    "intent": {"policy": OTHER},
-                    "pinned": {OTHER: bundle(answers(Outcome.DENY, bundle=OTHER))},
-                    "journal": lambda j: replace(j, policies=(OTHER, *j.policies)),
-                },
-            ),
-            ("nobody approved", Rule.QUORUM_NOT_REACHED, {"approvers": ()}),
-            ("one person of two", Rule.QUORUM_NOT_REACHED, {"approvers": ("ana",)}),
-            ("two of the wrong group", Rule.QUORUM_NOT_REACHED, {"approvers": ("ana", "dee")}),
-            ("an outsider", Rule.QUORUM_NOT_REACHED, {"approvers": ("ana", "mallory")}),
-            ("one person twice", Rule.SIGNER_TWICE, {"request": two_keys}),
-            ("one person in two groups", Rule.QUORUM_NOT_REACHED, {"approvers": ("cy",)}),
-            ("a forged approval", Rule.SIGNER_UNKNOWN, {"request": forged}),
-            ("approvals of another amount", Rule.WRONG_DIGEST, {"request": of_another}),
-            ("the initiator approves", Rule.INITIATOR_APPROVES, {"proposer": "dee", "approvers": ("dee", "bo")}),
-            ("the delay is not over", Rule.DELAY, {"policy": answers(Outcome.REQUIRE, replace(TWO, delay=971))}),
-            (
-                "never seen by the attestor",
-                Rule.DELAY,
-                {"policy": answers(Outcome.REQUIRE, replace(TWO, delay=1)), "facts": {"first_seen": 0}},
-            ),
-            (
-                "below this seat's floor",
-                Rule.QUORUM_NOT_REACHED,
-                {
-                    "both": {"amount": 10**19 + 1},
-                    "approvers": ("ana",),
-                    "policy": answers(Outcome.REQUIRE, Requirement((("operations", 1),))),
-                },
-            ),
-            (
-                "automatic above the floor",
-                Rule.QUORUM_NOT_REACHED,
-                {"both": {"amount": 10**19 + 1}, "approvers": (), "policy": AUTO},
-            ),
-            (
-                "automatic above the seat's cap",
-                Rule.AUTOMATIC_CAP,
-                {"both": {"amount": 5 * 10**18 + 1}, "approvers": (), "policy": AUTO},
-            ),
-            (
-                "automatic above the day's share of this seat",
-                Rule.AUTOMATIC_CAP,
-                {
-                    "approvers": (),
-                    "policy": AUTO,
-                    "journal": lambda j: replace(j, automatic=counter("ETH", 5 * 10**18 + 1)),
-                },
-            ),
-            (
-                "many small ones above the day's share",
-                Rule.AUTOMATIC_CAP,
-                {"payments": 7, "approvers": (), "policy": AUTO},
-            ),
-            (
-                "automatic while clocks disagree",
-                Rule.AUTOMATIC_CAP,
-                {"approvers": (), "policy": AUTO, "statement": {"time": NOW + 1000 - 121}},
-            ),
-            ("automatic out of operational", Rule.AUTOMATIC_CAP, {**VENDOR, "approvers": (), "policy": AUTO}),
-            ("automatic out of cold", Rule.AUTOMATIC_CAP, {**COLD, "approvers": (), "policy": AUTO}),
-            # Bitcoin
-            (
-                "bitcoin: a fee above what the intent allows",
-                Rule.MAXIMUM_FEE,
-                {**BTC, "intent": {"maximum_fee": 4_999}},
-            ),
-            (
-                "bitcoin: another destination",
-                Rule.PAYLOAD_MISMATCH,
-                {
-                    **BTC,
-                    "both": {"amount": 10**7},
-                    "decoded": lambda d: _first(d, destination="bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202"),
-                },
-            ),
-            (
-                "bitcoin: the anchor bound to another payout",
-                Rule.ANCHOR_BOUND,
-                {**BTC, "journal": lambda j: _bitcoin_bound(j)},
-            ),
-            (
-                "bitcoin: change to a successor never seen",
-                Rule.CERTIFICATE_OLDER,
-                {**BTC, "decoded": changed_leaf(place=None)},
-            ),
-            (
-                "bitcoin: a shortfall of the fee",
-                Rule.COVERAGE,
-                {**BTC, **FEES, "intent": {}, "rows": {"available": 10**30 - 100 - 10**7}},
-            ),
-            ("bitcoin: one approval", Rule.QUORUM_NOT_REACHED, {**BTC, "approvers": ("bo",)}),
-            (
-                "bitcoin: automatic above the seat's cap",
-                Rule.AUTOMATIC_CAP,
-                {**BTC, "both": {"amount": 5 * 10**7 + 1}, "approvers": (), "policy": AUTO},
-            ),
-            (
-                "bitcoin: statement for another outpoint",
-                Rule.STATEMENT_MISMATCH,
-                {**BTC, "statement": {"anchor": (anchored("00:1"),)}},
-            ),
-            ("bitcoin: a hold that fell", Rule.HOLD, {**BTC, "facts": {"hold_stands": False}}),
-            ("bitcoin: frozen customer", Rule.FROZEN, {**BTC, "journal": frozen("customer:ada")}),
-            ("bitcoin: cold with one person", Rule.QUORUM_NOT_REACHED, {**BTC, **COLD, "approvers": ("ana",)}),
-            (
-                "bitcoin: cold statement a day old",
-                Rule.STALE,
-                {**BTC, **COLD, "statement": {"time": NOW + 1000 - 43_201}},
-            ),
-        ]
-    ),
+    *(Row(f"payout: {name}", Ask(**fields), rule) for name, rule, fields in LIES),
 ]
 
 

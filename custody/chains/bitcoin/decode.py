@@ -109,7 +109,9 @@ def _check_shape(psbt: "PSBT") -> Iterator[Refusal]:
         yield Refusal(Rule.MALFORMED, field="inputs", got="an outpoint twice", want="each once")
     for position, scope in enumerate(psbt.inputs):
         if scope.sequence not in SEQUENCES:
-            yield Refusal(Rule.TRANSACTION_SHAPE, input=position, got=f"sequence {scope.sequence:#x}", want="no lock time")
+            yield Refusal(
+                Rule.TRANSACTION_SHAPE, input=position, got=f"sequence {scope.sequence:#x}", want="no lock time"
+            )
     if not psbt.outputs:
         yield Refusal(Rule.MALFORMED, field="outputs", got="none", want="at least one")
 
@@ -239,12 +241,16 @@ class _Outputs:
     def _leaf(self, scope: "OutputScope", position: int) -> Leaf | Refusal:
         odd = scope.unknown or scope.redeem_script or scope.taproot_internal_key or scope.taproot_bip32_derivations
         if odd:
-            return Refusal(Rule.FOREIGN_KEY, output=position, got="an unknown field", want="key derivations at the most")
+            return Refusal(
+                Rule.FOREIGN_KEY, output=position, got="an unknown field", want="key derivations at the most"
+            )
         script = bytes(scope.script_pubkey.data)
         try:
             destination = str(scope.script_pubkey.address(self._network))
         except ValueError:
-            return Refusal(Rule.UNKNOWN_CALL, output=position, script=script.hex(), want="an output that has an address")
+            return Refusal(
+                Rule.UNKNOWN_CALL, output=position, script=script.hex(), want="an output that has an address"
+            )
         if scope.value <= 0:
             return Refusal(Rule.NOT_POSITIVE, output=position, units=scope.value)
         if any(script == i.script for i in self._inputs):
@@ -257,7 +263,9 @@ class _Outputs:
         """An output that claims to be a certified wallet's has to be one: a claim that fails is misread change."""
         hint = _hinted(scope)
         for certificate in (self._own, *self._around.others):
-            witness = _script(certificate, hint) if certificate.script and certificate.chain == self._own.chain else None
+            witness = (
+                _script(certificate, hint) if certificate.script and certificate.chain == self._own.chain else None
+            )
             if hint is None or witness is None or _pays(witness) != script:
                 continue
             if not _holds_keys(witness, scope) or (scope.witness_script and scope.witness_script.data != witness):
@@ -283,7 +291,8 @@ class _Outputs:
     def _vbytes(self, stripped: int) -> int:
         """Virtual size once signed (BIP-141): the stripped size four times, the witnesses once, divided by four, rounded up."""
         witnesses = sum(
-            2 + self._own.m * (1 + _SIGNATURE) + len(compact.to_bytes(len(i.witness))) + len(i.witness) for i in self._inputs
+            2 + self._own.m * (1 + _SIGNATURE) + len(compact.to_bytes(len(i.witness))) + len(i.witness)
+            for i in self._inputs
         )
         return -(-(4 * stripped + 2 + witnesses) // 4)
 

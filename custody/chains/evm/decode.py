@@ -130,18 +130,18 @@ def decode(tx: SafeTx, around: Surroundings) -> Decoded:
 def safe_tx_hash(tx: SafeTx) -> bytes:
     """The 32 bytes that owners sign: keccak256(0x19 0x01 domainSeparator hashStruct), as the contract's getTransactionHash."""
     message = {
-        "to": tx.to,
+        "to": _spelled(tx.to),
         "value": tx.value,
         "data": tx.data,
         "operation": tx.operation,
         "safeTxGas": tx.safe_tx_gas,
         "baseGas": tx.base_gas,
         "gasPrice": tx.gas_price,
-        "gasToken": tx.gas_token,
-        "refundReceiver": tx.refund_receiver,
+        "gasToken": _spelled(tx.gas_token),
+        "refundReceiver": _spelled(tx.refund_receiver),
         "nonce": tx.nonce,
     }
-    domain = {"chainId": Chain(tx.chain).evm_id, "verifyingContract": tx.safe}
+    domain = {"chainId": Chain(tx.chain).evm_id, "verifyingContract": _spelled(tx.safe)}
     full = {"types": _SAFE_TX, "primaryType": "SafeTx", "domain": domain, "message": message}
     signable = encode_typed_data(full_message=full)
     return bytes(keccak(b"\x19" + signable.version + signable.header + signable.body))
@@ -228,7 +228,9 @@ class _Reader:
             return Leaf(LeafKind.VOID)
         known = _OWNER_CALLS.get(call.data[:4])
         if known is None:
-            return Refusal(Rule.SAFE_CHANGED, selector=call.data[:4].hex(), want="nothing, or an owner call under a rotation")
+            return Refusal(
+                Rule.SAFE_CHANGED, selector=call.data[:4].hex(), want="nothing, or an owner call under a rotation"
+            )
         arguments = _arguments(call.data, call.data[:4], known[0])
         if arguments is None:
             return Refusal(Rule.NOT_CANONICAL, of="owner call", bytes=len(call.data))
@@ -244,7 +246,9 @@ class _Reader:
         if call.value <= 0:
             return Refusal(Rule.NOT_POSITIVE, to=call.to, value=call.value)
         if self.native is None:
-            return Refusal(Rule.UNKNOWN_ASSET, chain=self._around.certificate.chain, want="a native asset in the registry")
+            return Refusal(
+                Rule.UNKNOWN_ASSET, chain=self._around.certificate.chain, want="a native asset in the registry"
+            )
         return self._leaf(LeafKind.NATIVE, self.native, call.value, call.to)
 
     def _transfer(self, call: _Call) -> Leaf | Refusal:
@@ -266,7 +270,9 @@ class _Reader:
         """A deposit Safe's execTransaction, sent by its only owner: what it holds goes to the omnibus and nowhere else."""
         source = self._deposit(call.to)
         if source is None:
-            return Refusal(Rule.UNKNOWN_CALL, to=call.to, selector=EXECUTE.hex(), want="a deposit Safe of this certificate")
+            return Refusal(
+                Rule.UNKNOWN_CALL, to=call.to, selector=EXECUTE.hex(), want="a deposit Safe of this certificate"
+            )
         arguments = _arguments(call.data, EXECUTE, _EXECUTE)
         if arguments is None or call.value:
             return Refusal(Rule.NOT_CANONICAL, of="execTransaction", value=call.value, bytes=len(call.data))

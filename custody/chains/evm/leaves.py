@@ -11,7 +11,7 @@ from typing import Final
 from eth_abi.abi import encode
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
-from safe_eth.safe.multi_send import MultiSend, MultiSendOperation, MultiSendTx
+from safe_eth.safe.multi_send import MultiSendOperation, MultiSendTx
 from safe_eth.safe.safe_tx import SafeTx as LibrarySafeTx
 
 from custody.chains.evm.safes import deposit_safe
@@ -31,6 +31,7 @@ _EXECUTE: Final = (
 _EXECUTE_SELECTOR: Final = keccak(text=f"execTransaction({','.join(_EXECUTE)})")[:4]
 _HASH: Final = (*_EXECUTE[:-1], "uint256")
 _HASH_SELECTOR: Final = keccak(text=f"getTransactionHash({','.join(_HASH)})")[:4]
+_MULTI_SEND_SELECTOR: Final = keccak(text="multiSend(bytes)")[:4]
 _TRANSFER_SELECTOR: Final = keccak(text="transfer(address,uint256)")[:4]
 
 
@@ -68,10 +69,13 @@ def sweep_call(sweep: Sweep, certificate: WalletCertificate, assets: Assets) -> 
     return Call(name, deposit, 0, data)
 
 
-def batch_data(multisend: str, calls: Sequence[Call]) -> bytes:
-    """`multiSend(bytes)` of plain calls, by safe-eth-py's encoder."""
-    packed = [MultiSendTx(MultiSendOperation.CALL, to_checksum_address(c.to), c.value, c.data) for c in calls]
-    return bytes(MultiSend(address=to_checksum_address(multisend)).build_tx_data(packed))
+def batch_data(calls: Sequence[Call]) -> bytes:
+    """`multiSend(bytes)` of plain calls, each packed by safe-eth-py's encoder.
+
+    Not its `build_tx_data`: that one fills in a transaction, for which web3 goes looking for a node of its own choice.
+    """
+    each = [MultiSendTx(MultiSendOperation.CALL, to_checksum_address(c.to), c.value, c.data) for c in calls]
+    return _MULTI_SEND_SELECTOR + encode(["bytes"], [b"".join(bytes(leaf.encoded_data) for leaf in each)])
 
 
 def safe_tx(certificate: WalletCertificate, nonce: int, calls: Sequence[Call]) -> SafeTx:
@@ -82,7 +86,7 @@ def safe_tx(certificate: WalletCertificate, nonce: int, calls: Sequence[Call]) -
     if len(calls) == 1:
         to, value, data, operation = calls[0].to, calls[0].value, calls[0].data, 0
     else:
-        to, value, data, operation = safe.multisend, 0, batch_data(safe.multisend, calls), 1
+        to, value, data, operation = safe.multisend, 0, batch_data(calls), 1
     blank = void_safe_tx(certificate.chain, safe.address, nonce)
     return SafeTx(
         chain=blank.chain,

@@ -7,7 +7,7 @@ from typing import Final
 from eth_abi.abi import decode
 from eth_abi.exceptions import DecodingError
 from eth_account import Account
-from eth_account.typed_transactions import TypedTransaction
+from eth_account.typed_transactions.typed_transaction import TypedTransaction
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 from hexbytes import HexBytes
@@ -16,7 +16,6 @@ from custody.chains.evm import wire
 from custody.chains.evm.client import EvmClient, NodeRefused
 from custody.chains.evm.following import follow_safe, known, safe_nonce
 from custody.chains.evm.leaves import (
-    Call,
     execute_data,
     hash_question,
     library_hash,
@@ -88,7 +87,7 @@ class EvmPayouts:
         nonce = safe_nonce(self._client, self._safe(certificate).address)
         while str(nonce) in taken:
             nonce += 1
-        return Reservation(Anchor(certificate.chain, wallet, str(nonce)), (str(nonce),))
+        return Reservation(Anchor(certificate.chain, wallet, str(nonce)), (str(nonce),), 0)
 
     def build(
         self,
@@ -240,4 +239,3 @@ def _nonce(anchor: Anchor) -> int:
     return int(anchor.reference)
 
 
-__all__ = ["Call", "EvmPayouts"]

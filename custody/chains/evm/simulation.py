@@ -53,7 +53,7 @@ def _without_code(client: EvmClient, calls: Sequence[Call]) -> Refusal | None:
 
 
 def _question(safe: SafeParameters, calls: Sequence[Call]) -> dict[str, object]:
-    data = _SIMULATE + encode(["address", "bytes"], [safe.multisend, batch_data(safe.multisend, calls)])
+    data = _SIMULATE + encode(["address", "bytes"], [safe.multisend, batch_data(calls)])
     return {"to": safe.address, "data": "0x" + data.hex()}
 
 

@@ -13,6 +13,24 @@ from typing import Final
 APPEND_ONLY: Final = ("journal", "postings", "identities", "accruals")
 KEPT: Final = ("balances", "totals", "customers", "deposit_addresses", "documents")
 BOUND: Final = ("customers", "deposit_addresses", "documents")
+"""Tables whose UNIQUE is enough in PostgreSQL, which has no INSERT OR REPLACE."""
+
+TRANSFER_TABLES: Final = (
+    "enrolments",
+    "transfer_moves",
+    "approvals",
+    "rejections",
+    "permits",
+    "permit_intents",
+    "permit_references",
+    "signed_bytes",
+)
+"""Of revision 0002: rows that are never changed."""
+FIXED: Final = (
+    *("number", "digest", "id", "proposal", "scope", "key", "asked", "account", "wallet", "initiator", "purpose"),
+    *("destination", "asset", "units", "usd", "expiry", "created_at", "live", "hold", "body"),
+)
+"""What a transfer is, as opposed to where it stands."""
 
 _NEWEST: Final = "NEW.position IS DISTINCT FROM (SELECT max(position) FROM journal)"
 _REFUSED: Final = {
@@ -27,6 +45,21 @@ _REFUSED: Final = {
     "deposit_addresses": "EXISTS (SELECT 1 FROM deposit_addresses WHERE wallet = NEW.wallet"
     " AND (number = NEW.number OR customer = NEW.customer) OR chain = NEW.chain AND address = NEW.address)",
     "documents": "EXISTS (SELECT 1 FROM documents WHERE kind = NEW.kind AND key = NEW.key OR number = NEW.number)",
+    "enrolments": "EXISTS (SELECT 1 FROM enrolments WHERE digest = NEW.digest OR number = NEW.number)",
+    "transfers": "EXISTS (SELECT 1 FROM transfers WHERE digest = NEW.digest OR number = NEW.number OR id = NEW.id"
+    " OR proposal = NEW.proposal OR scope = NEW.scope AND key = NEW.key OR hold = NEW.hold)",
+    "transfer_moves": "EXISTS (SELECT 1 FROM transfer_moves WHERE number = NEW.number)",
+    "approvals": "EXISTS (SELECT 1 FROM approvals"
+    " WHERE transfer = NEW.transfer AND person = NEW.person OR number = NEW.number)",
+    "rejections": "EXISTS (SELECT 1 FROM rejections"
+    " WHERE transfer = NEW.transfer AND person = NEW.person OR number = NEW.number)",
+    "permits": "EXISTS (SELECT 1 FROM permits WHERE number = NEW.number"
+    " OR chain = NEW.chain AND wallet = NEW.wallet AND reference = NEW.reference)",
+    "permit_intents": "EXISTS (SELECT 1 FROM permit_intents WHERE transfer = NEW.transfer)",
+    "permit_references": "EXISTS (SELECT 1 FROM permit_references WHERE chain = NEW.chain AND reference = NEW.reference"
+    " AND (wallet = NEW.wallet OR reference LIKE '%:%'))",
+    "signed_bytes": "EXISTS (SELECT 1 FROM signed_bytes"
+    " WHERE permit = NEW.permit AND digest = NEW.digest OR number = NEW.number)",
 }
 """For each table, when a new row is refused."""
 
@@ -38,6 +71,23 @@ def create_guards(execute: Callable[[str], None], dialect: str) -> None:
         changes = ("DELETE",) if table in ("balances", "totals") else ("UPDATE", "DELETE")
         for statement in create(table, changes):
             execute(statement)
+
+
+def guard_transfers(execute: Callable[[str], None], dialect: str) -> None:
+    """The triggers of revision 0002: documents and pins only grow, and a transfer changes nothing but where it stands."""
+    create = {"sqlite": _sqlite, "postgresql": _postgresql}[dialect]
+    for table in TRANSFER_TABLES:
+        for statement in create(table, ("UPDATE", "DELETE")):
+            execute(statement)
+    for statement in create("transfers", ("DELETE",)):
+        execute(statement)
+    columns = ", ".join(FIXED)
+    if dialect == "sqlite":
+        stop = "BEGIN SELECT RAISE(ABORT, 'transfers: what a transfer is never changes'); END"
+        execute(f"CREATE TRIGGER transfers_fixed BEFORE UPDATE OF {columns} ON transfers {stop}")
+    else:
+        stop = "FOR EACH STATEMENT EXECUTE FUNCTION transfers_refuse('what a transfer is never changes')"
+        execute(f"CREATE TRIGGER transfers_fixed BEFORE UPDATE OF {columns} ON transfers {stop}")
 
 
 def _sqlite(table: str, changes: tuple[str, ...]) -> list[str]:
@@ -64,7 +114,7 @@ def _postgresql(table: str, changes: tuple[str, ...]) -> list[str]:
             f"FOR EACH STATEMENT EXECUTE FUNCTION {table}_refuse('rows are never changed')"
         ),
     ]
-    if table in _REFUSED and table not in BOUND:  # there is no INSERT OR REPLACE here; UNIQUE is enough
+    if table in _REFUSED and table in APPEND_ONLY:  # there is no INSERT OR REPLACE here; UNIQUE is enough
         refused = _REFUSED[table].format(zero=r"decode(repeat('00', 32), 'hex')")
         made += [
             (

@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""`PayoutChain` for Bitcoin: one PSBT for each payout, and bitcoinlib's word on every transaction before it leaves.
+
+The anchor is the first outpoint; every variant spends the same coins in the same order and has the same change address, so that
+only the fee differs (TRUST.md, "One anchor per payout").
+"""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from typing import Final
+
+from custody.chains.bitcoin import psbts, second
+from custody.chains.bitcoin.coins import Coin, Selection, Shape, select, settle, split_fee
+from custody.chains.bitcoin.psbts import REPLACEABLE, Target
+from custody.chains.bitcoin.rpc import BitcoinRpc, RpcError
+from custody.chains.bitcoin.scripts import CHANGE, change_address, check_script, derive_address, script_pubkey
+from custody.chains.bitcoin.spending import WatchedWallet, fee_rate, read_outpoint, unspent, worst
+from custody.rules.amounts import AssetKind, Assets
+from custody.rules.certificates import WalletCertificate
+from custody.rules.errors import InvalidInput
+from custody.rules.intents import Anchor
+from custody.rules.payments import (
+    Envelope,
+    Followed,
+    Mined,
+    Paid,
+    Payment,
+    Replaced,
+    Reservation,
+    SeatSignatures,
+    SignedPayout,
+    Sweep,
+    Unknown,
+    UnsignedPayout,
+)
+from custody.rules.payouts import FeeBounds, IndexWindow, PsbtPayload
+from custody.rules.refusals import Refusal, Refused, Rule, raise_if
+from custody.rules.signatures import Signed
+from custody.rules.wallets import Address, Chain
+
+_MISSING_INPUTS: Final = -25
+_ALREADY_IN_CHAIN: Final = -27
+_P2WSH: Final = 34
+"""Bytes of a P2WSH output script."""
+
+
+class BitcoinPayouts:
+    """Payouts out of certified P2WSH wallets, through one node that watches them.
+
+    `confirmations` is how deep a coin must be before it is spent; the registry's, where nothing else is said.
+    """
+
+    def __init__(
+        self,
+        rpc: BitcoinRpc,
+        assets: Assets,
+        fees: FeeBounds | None = None,
+        window: IndexWindow | None = None,
+        confirmations: int = 0,
+    ) -> None:
+        natives = [asset for asset in assets.on(rpc.chain) if asset.kind is AssetKind.NATIVE]
+        if len(natives) != 1:
+            raise InvalidInput("assets", Rule.UNKNOWN_ASSET, f"{len(natives)} native assets", f"one on {rpc.chain}")
+        self._rpc, self._asset = rpc, natives[0]
+        self._fees, self._window = fees or FeeBounds(), window or IndexWindow()
+        self._confirmations = confirmations or assets.confirmations[rpc.chain]
+        self._watched: dict[bytes, WatchedWallet] = {}
+
+    @property
+    def chain(self) -> Chain:
+        """The chain whose genesis block the node has."""
+        return self._rpc.chain
+
+    def preflight(self, wallet: bytes, certificate: WalletCertificate) -> Sequence[Refusal]:
+        """The descriptor is what the keys make, and two libraries derive the same addresses from it."""
+        del wallet
+        found = [*check_script(certificate)]
+        differing = None if found else second.agree(certificate)
+        return (*found, *([] if differing is None else [differing]))
+
+    def next_anchor(
+        self, wallet: bytes, certificate: WalletCertificate, payments: Sequence[Payment], taken: Collection[str]
+    ) -> Reservation:
+        """Coins for these payments out of what is confirmed and free, by `coins.select`; the first one is the anchor.
+
+        Raises Refused: insufficient_balance, transaction_too_large, fee_above_bounds, fee_above_intents_maximum.
+        """
+        targets, node = self._targets(payments), self._wallet(certificate)
+        free = [coin for coin in node.coins(self._confirmations) if coin.outpoint not in set(taken)]
+        rate, paid = fee_rate(self._rpc, self._fees.rate), sum(payment.units for payment in payments)
+
+        def most(vbytes: int) -> int:
+            return min(self._fees.most(paid, vbytes), sum(payment.maximum_fee for payment in payments))
+
+        found = select(free, [p.units for p in payments], _shape(certificate, targets), rate, most)
+        if isinstance(found, Refusal):
+            raise Refused([found])
+        self._shares(found, payments)
+        outpoints = tuple(coin.outpoint for coin in found.coins)
+        return Reservation(
+            Anchor(certificate.chain, wallet, outpoints[0]), outpoints, node.next_change(self._window.change)
+        )
+
+    def build(
+        self,
+        certificate: WalletCertificate,
+        reservation: Reservation,
+        payments: Sequence[Payment],
+        sweeps: Sequence[Sweep] = (),
+    ) -> UnsignedPayout:
+        """Exactly the reserved coins, at the fee rate of now; what is left goes back to the reserved change address.
+
+        Raises Refused: reserved_coin_cannot_be_spent, and as `next_anchor`. There is nothing to sweep: deposit addresses are
+        the wallet's own.
+        """
+        if sweeps or reservation.references[:1] != (reservation.anchor.reference,):
+            raise InvalidInput("reservation", Rule.MALFORMED, str(reservation.references[:1]), "the anchor first; no sweeps")
+        targets, rate = self._targets(payments), fee_rate(self._rpc, self._fees.rate)
+        coins = [self._wallet(certificate).coin(outpoint, self._confirmations) for outpoint in reservation.references]
+        paid = sum(payment.units for payment in payments)
+        settled = settle(tuple(coin for coin, _ in coins), paid, _shape(certificate, targets), rate)
+        if isinstance(settled, Refusal):
+            raise Refused([settled])
+        shares = self._shares(settled, payments)
+        if settled.change:
+            at = reservation.change
+            script = script_pubkey(change_address(certificate, at))
+            targets.append(Target(settled.change, script, certificate, CHANGE, at))
+        told = tuple(
+            Paid(p.intent, p.asset, p.units, p.destination.text, share) for p, share in zip(payments, shares, strict=True)
+        )
+        return self._unsigned(certificate, reservation.anchor, coins, targets, told, settled)
+
+    def void(self, certificate: WalletCertificate, anchor: Anchor, outbid: int = 0) -> UnsignedPayout:
+        """The anchor alone, back to the very script that holds it.
+
+        The fee is above `outbid` by what a node wants for relaying a replacement (BIP-125, rule 4), within the bounds.
+        """
+        coin, raw = self._wallet(certificate).coin(anchor.reference, self._confirmations)
+        shape = Shape(certificate.m, certificate.n, (_P2WSH,))
+        size, rate = shape.vbytes(1, change=False), fee_rate(self._rpc, self._fees.rate)
+        fee = max(rate * size, outbid + rate * size if outbid else 0)
+        most = self._fees.most(coin.units, size)
+        if fee > most:
+            raise Refused([Refusal(Rule.FEE_TOO_HIGH, fee=fee, most=most, paid=coin.units, vbytes=size)])
+        script = script_pubkey(derive_address(certificate, coin.branch, coin.index))
+        settled = Selection((coin,), 0, fee, size)
+        return self._unsigned(certificate, anchor, [(coin, raw)], [Target(coin.units - fee, script)], (), settled)
+
+    def combine(
+        self, certificate: WalletCertificate, unsigned: UnsignedPayout, signatures: Sequence[SeatSignatures]
+    ) -> SignedPayout:
+        """The signed transaction, which bitcoinlib read and verified too (law 4). Raises Refused with everything wrong."""
+        psbt = self._psbt(unsigned)
+        raw = psbts.finalize(certificate, psbt, signatures)
+        raise_if(self._second_opinion(raw, psbt, unsigned))
+        return SignedPayout(unsigned.id, unsigned.anchor, raw, psbts.vbytes(raw))
+
+    def seal(self, certificate: Signed[WalletCertificate], signed: SignedPayout) -> Envelope:
+        """The signed transaction is what goes out; nothing is put around it."""
+        del certificate
+        return Envelope(signed.id, signed.id, signed.anchor, signed.raw)
+
+    def broadcast(self, envelope: Envelope) -> None:
+        """Send the transaction; one that the mempool or a block already has counts as sent.
+
+        Raises Refused(anchor_already_consumed) where a block spends the anchor: by which variant, `follow` finds out.
+        """
+        found = second.decode_transaction(envelope.raw, self.chain).txid
+        if found != envelope.transaction:
+            raise InvalidInput("envelope.raw", Rule.MALFORMED, found.hex(), envelope.transaction.hex())
+        try:
+            self._rpc.call("sendrawtransaction", envelope.raw.hex())
+        except RpcError as error:
+            if error.code == _ALREADY_IN_CHAIN:
+                return
+            if error.code == _MISSING_INPUTS and unspent(self._rpc, *read_outpoint(envelope.anchor.reference)) is None:
+                raise Refused([Refusal(Rule.ANCHOR_SPENT, anchor=envelope.anchor.reference)]) from error
+            raise
+
+    def follow(self, certificate: WalletCertificate, envelopes: Sequence[Envelope], since: int = 0) -> Followed:
+        """By the wallet's own record of each variant, and by whether a block spends the anchor."""
+        del since
+        anchors = {envelope.anchor for envelope in envelopes}
+        if len(anchors) != 1:
+            raise InvalidInput("envelopes", Rule.MALFORMED, f"{len(anchors)} anchors", "envelopes of one payout")
+        node = self._wallet(certificate)
+        spent = node.consumed(anchors.pop().reference)
+        settled = worst([node.fate(envelope) for envelope in envelopes])
+        if isinstance(settled, Mined | Replaced) or not spent:
+            return settled or Unknown()
+        return Replaced(b"")
+
+    def _wallet(self, certificate: WalletCertificate) -> WatchedWallet:
+        if certificate.chain != self.chain.name:
+            raise InvalidInput("certificate", Rule.WRONG_NETWORK, certificate.chain, str(self.chain))
+        known = self._watched.get(certificate.struct_hash)
+        if known is None:
+            known = self._watched[certificate.struct_hash] = WatchedWallet(self._rpc, certificate)
+        return known
+
+    def _targets(self, payments: Sequence[Payment]) -> list[Target]:
+        if not payments:
+            raise InvalidInput("payments", Rule.MALFORMED, "none", "at least one")
+        return [self._target(payment) for payment in payments]
+
+    def _target(self, payment: Payment) -> Target:
+        if payment.asset != self._asset.symbol or payment.destination.chain != self.chain:
+            got = f"{payment.asset} on {payment.destination.chain}"
+            raise InvalidInput("payment", Rule.WRONG_NETWORK, got, f"{self._asset} on {self.chain}")
+        if payment.units < self._asset.dust:
+            raise InvalidInput("units", Rule.DUST, str(payment.units), f"at least {self._asset.dust}")
+        script, derived = script_pubkey(payment.destination), payment.derived
+        if derived is None:
+            return Target(payment.units, script)
+        index = derived.index
+        if index is None or derive_address(derived.certificate, derived.branch, index) != payment.destination:
+            raise InvalidInput("derived", Rule.ADDRESS_MISMATCH, payment.destination.text, "what the certificate derives")
+        return Target(payment.units, script, derived.certificate, derived.branch, index)
+
+    def _shares(self, settled: Selection, payments: Sequence[Payment]) -> tuple[int, ...]:
+        most = self._fees.most(sum(payment.units for payment in payments), settled.vbytes)
+        if settled.fee > most:
+            raise Refused([Refusal(Rule.FEE_TOO_HIGH, fee=settled.fee, most=most, vbytes=settled.vbytes)])
+        shares = split_fee(settled.fee, [payment.maximum_fee for payment in payments])
+        if isinstance(shares, Refusal):
+            raise Refused([shares])
+        return shares
+
+    def _unsigned(
+        self,
+        certificate: WalletCertificate,
+        anchor: Anchor,
+        coins: Sequence[tuple[Coin, bytes]],
+        targets: Sequence[Target],
+        told: tuple[Paid, ...],
+        settled: Selection,
+    ) -> UnsignedPayout:
+        psbt = psbts.write(certificate, coins, targets)
+        payload = PsbtPayload(self.chain.name, psbt)
+        return UnsignedPayout(
+            psbts.txid(psbt), anchor, certificate.struct_hash, payload, told, settled.fee, settled.vbytes
+        )
+
+    def _psbt(self, unsigned: UnsignedPayout) -> bytes:
+        payload = unsigned.payload
+        if not isinstance(payload, PsbtPayload) or payload.chain != self.chain.name:
+            raise InvalidInput("payout.payload", Rule.MALFORMED, type(payload).__name__, f"a PSBT on {self.chain}")
+        return payload.psbt
+
+    def _second_opinion(self, raw: bytes, psbt: bytes, unsigned: UnsignedPayout) -> list[Refusal]:
+        """Whether bitcoinlib, which shares no code with the builder, reads the very transaction that was meant."""
+        spent = {point: second.SpentOutput(*output) for point, output in psbts.spent(psbt).items()}
+        try:
+            read = second.verify_transaction(raw, self.chain, spent)
+        except InvalidInput as error:
+            return [Refusal(Rule.SECOND_DECODER, field=error.field, why=error.rule, got=error.got, want=error.want)]
+        outputs = [(output.value, output.script) for output in read.outputs]
+        owed = Counter((p.units, script_pubkey(Address(self.chain, p.destination))) for p in unsigned.paid)
+        fee = sum(output.value for output in spent.values()) - sum(value for value, _ in outputs)
+        told: dict[str, tuple[object, object]] = {
+            "txid": (read.txid.hex(), unsigned.id.hex()),
+            "version and lock time": ((read.version, read.locktime), (2, 0)),
+            "anchor": (f"{read.inputs[0].txid.hex()}:{read.inputs[0].vout}", unsigned.anchor.reference),
+            "inputs": ([(i.txid, i.vout) for i in read.inputs], list(spent)),
+            "sequences": ({i.sequence for i in read.inputs}, {REPLACEABLE}),
+            "outputs": (outputs, psbts.paid_scripts(psbt)),
+            "payments": (owed - Counter(outputs), Counter[tuple[int, bytes]]()),
+            "fee": (fee, unsigned.fee),
+        }
+        return [
+            Refusal(Rule.SECOND_DECODER, field=field, got=str(got), want=str(want))
+            for field, (got, want) in told.items()
+            if got != want
+        ]
+
+
+def _shape(certificate: WalletCertificate, targets: Sequence[Target]) -> Shape:
+    return Shape(certificate.m, certificate.n, tuple(len(target.script) for target in targets))

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Transfers inside one transaction: where each stands, who said yes or no, and what they take up together."""
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, Final
+
+from sqlalchemy import func, or_, update
+from sqlalchemy.engine import CursorResult
+from sqlmodel import Session, col, select
+
+from custody.flows.ports import Moved
+from custody.rules.approvals import Approval
+from custody.rules.facts import Purpose
+from custody.rules.intents import Anchor, Rejection
+from custody.rules.payments import Envelope
+from custody.rules.refusals import Refusal, Refused, Rule, raise_if
+from custody.rules.signatures import Signed
+from custody.rules.transfers import Permit, Reserved, Status, Transfer
+from custody.store import permits
+from custody.store import transfers_mapping as mapping
+from custody.store.tables import ApprovalRow, RejectionRow, TransferMoveRow, TransferRow, table_of
+
+DAY: Final = 86_400
+HOUR: Final = 3_600
+
+PENDING: Final = tuple(status.value for status in Status if not status.is_final)
+_UNASKED: Final = tuple(status.value for status in Status if not status.is_final and not status.is_asked)
+_ASKED: Final = tuple(status.value for status in Status if status.is_asked)
+_DONE: Final = Status.COMPLETED.value
+
+
+class SqlTransfers:
+    """Transfers inside one transaction."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def add(self, transfer: Transfer, scope: str, key: str, body: bytes) -> None:
+        """Record a new one. Raises Refused with every reason."""
+        raise_if(self._refusals(transfer, scope, key))
+        self._session.add(mapping.transfer_row(transfer, scope, key, body))
+        self._session.flush()
+        self._note(transfer, transfer.waiting_for)
+
+    def asked(self, scope: str, key: str) -> tuple[bytes, Transfer] | None:
+        """What was asked under a key."""
+        row = self._session.exec(select(TransferRow).where(TransferRow.scope == scope, TransferRow.key == key)).first()
+        return None if row is None else (row.asked, mapping.transfer(row))
+
+    def get(self, digest: bytes) -> Transfer | None:
+        """By digest."""
+        row = self._row(digest)
+        return None if row is None else mapping.transfer(row)
+
+    def find(self, transfer: str) -> Transfer | None:
+        """By id."""
+        row = self._session.exec(select(TransferRow).where(TransferRow.id == transfer)).first()
+        return None if row is None else mapping.transfer(row)
+
+    def page(
+        self,
+        after: int = 0,
+        limit: int = 100,
+        *,
+        account: str | None = None,
+        wallet: bytes | None = None,
+        statuses: Collection[Status] = (),
+    ) -> Sequence[tuple[int, Transfer]]:
+        """Numbers and transfers, ascending."""
+        wanted = select(TransferRow).where(col(TransferRow.number) > after)
+        if account is not None:
+            wanted = wanted.where(TransferRow.account == account)
+        if wallet is not None:
+            wanted = wanted.where(TransferRow.wallet == wallet)
+        if statuses:
+            wanted = wanted.where(col(TransferRow.status).in_([status.value for status in statuses]))
+        rows = self._session.exec(wanted.order_by(col(TransferRow.number)).limit(limit))
+        return [(row.number or 0, mapping.transfer(row)) for row in rows]
+
+    def update(self, transfer: Transfer, was: Transfer, why: str = "") -> None:
+        """Record a move of the transfer that stands as it was."""
+        table = table_of(TransferRow)
+        standing = (table.c.digest == was.digest, table.c.status == was.status.value, table.c.moved_at == was.moved_at)
+        changed: CursorResult[Any] = self._session.connection().execute(
+            update(table).where(*standing).values(**mapping.state(transfer))
+        )
+        if changed.rowcount != 1:
+            told = {"intent": was.digest.hex(), "was": was.status.value, "would_be": transfer.status.value}
+            raise Refused([Refusal(Rule.ILLEGAL_MOVE, **told, why="it stands otherwise by now")])
+        self._session.expire_all()
+        self._note(transfer, why or transfer.waiting_for)
+
+    def history(self, digest: bytes) -> Sequence[Moved]:
+        """Every step, oldest first."""
+        wanted = select(TransferMoveRow).where(TransferMoveRow.transfer == digest)
+        return [mapping.moved(row) for row in self._session.exec(wanted.order_by(col(TransferMoveRow.number)))]
+
+    def expiring(self, now: int, limit: int = 100) -> Sequence[Transfer]:
+        """Past their expiry, and no signature asked for."""
+        wanted = select(TransferRow).where(col(TransferRow.status).in_(_UNASKED), TransferRow.expiry <= now)
+        return [mapping.transfer(row) for row in self._session.exec(wanted.order_by(col(TransferRow.number)).limit(limit))]
+
+    def approve(self, approval: Approval, at: int) -> None:
+        """Append one person's yes."""
+        mine = select(ApprovalRow).where(ApprovalRow.transfer == approval.intent, ApprovalRow.person == approval.person)
+        body, row = mapping.text(approval.to_json()), self._session.exec(mine).first()
+        if row is not None and row.body != body:
+            raise Refused([Refusal(Rule.SIGNER_TWICE, intent=approval.intent.hex(), person=approval.person)])
+        if row is None:
+            self._session.add(ApprovalRow(transfer=approval.intent, person=approval.person, at=at, body=body))
+            self._session.flush()
+
+    def approvals(self, digest: bytes) -> Sequence[Approval]:
+        """Every yes, in the order they came."""
+        wanted = select(ApprovalRow).where(ApprovalRow.transfer == digest).order_by(col(ApprovalRow.number))
+        return [mapping.approval(row) for row in self._session.exec(wanted)]
+
+    def reject(self, person: str, rejection: Signed[Rejection], at: int) -> None:
+        """Append one person's no."""
+        digest = rejection.message.intent
+        mine = select(RejectionRow).where(RejectionRow.transfer == digest, RejectionRow.person == person)
+        body, row = mapping.text(rejection.to_json()), self._session.exec(mine).first()
+        if row is not None and row.body != body:
+            raise Refused([Refusal(Rule.SIGNER_TWICE, intent=digest.hex(), person=person)])
+        if row is None:
+            self._session.add(RejectionRow(transfer=digest, person=person, at=at, body=body))
+            self._session.flush()
+
+    def rejections(self, digest: bytes) -> Sequence[Signed[Rejection]]:
+        """Every no."""
+        wanted = select(RejectionRow).where(RejectionRow.transfer == digest).order_by(col(RejectionRow.number))
+        return [mapping.rejection(row) for row in self._session.exec(wanted)]
+
+    def reserved(self, account: str, wallet: bytes, initiator: str, now: int, besides: bytes = b"") -> Reserved:
+        """What others take up; exact sums, which the database refuses rather than rounds."""
+        return Reserved(
+            self._value(TransferRow.account == account, now - DAY, besides),
+            self._value(TransferRow.wallet == wallet, now - HOUR, besides),
+            self._value(TransferRow.initiator == initiator, now - DAY, besides),
+        )
+
+    def swept(self, asset: str, now: int, besides: bytes = b"") -> int:
+        """Fee sweeps of a day, in base units."""
+        counts = or_(
+            col(TransferRow.status).in_(PENDING),
+            (col(TransferRow.status) == _DONE) & (col(TransferRow.moved_at) > now - DAY),
+        )
+        fees = (TransferRow.purpose == Purpose.FEE_SWEEP.value, TransferRow.asset == asset, TransferRow.live == 1)
+        return sum(self._session.exec(select(TransferRow.units).where(counts, *fees, TransferRow.digest != besides)))
+
+    def heading_to(self, destinations: Collection[str], asset: str, besides: bytes = b"") -> int:
+        """Base units on their way to addresses of ours."""
+        wanted = select(TransferRow.destination, TransferRow.units).where(
+            col(TransferRow.status).in_(PENDING),
+            TransferRow.live == 1,
+            TransferRow.asset == asset,
+            TransferRow.digest != besides,
+            col(TransferRow.purpose) != Purpose.WITHDRAWAL.value,
+        )
+        return sum(units for destination, units in self._session.exec(wanted) if destination in destinations)
+
+    def leaving(self, wallet: bytes, asset: str, besides: Collection[bytes] = ()) -> int:
+        """Base units that permitted transfers will take out of a wallet."""
+        wanted = select(TransferRow.digest, TransferRow.units).where(
+            TransferRow.wallet == wallet, TransferRow.asset == asset, col(TransferRow.status).in_(_ASKED)
+        )
+        return sum(units for digest, units in self._session.exec(wanted) if bytes(digest) not in besides)
+
+    def permit(self, permit: Permit) -> None:
+        """Record a permit, or refuse with every reason."""
+        permits.add(self._session, permit)
+
+    def permit_of(self, digest: bytes) -> Permit | None:
+        """The permit that carries an intent."""
+        return permits.of_intent(self._session, digest)
+
+    def permitted(self) -> Sequence[Permit]:
+        """Unfinished ones, oldest first."""
+        return permits.unfinished(self._session, PENDING)
+
+    def taken(self, chain: str, wallet: bytes) -> frozenset[str]:
+        """What unfinished permits of a wallet pin."""
+        return permits.taken(self._session, chain, wallet, PENDING)
+
+    def keep(self, envelope: Envelope, at: int) -> None:
+        """Append signed bytes."""
+        permits.keep(self._session, envelope, at)
+
+    def kept(self, anchor: Anchor) -> Sequence[Envelope]:
+        """Signed bytes of an anchor, oldest first."""
+        return permits.kept(self._session, anchor)
+
+    def _row(self, digest: bytes) -> TransferRow | None:
+        return self._session.exec(select(TransferRow).where(TransferRow.digest == digest)).first()
+
+    def _note(self, transfer: Transfer, why: str) -> None:
+        state = mapping.state(transfer)
+        row = TransferMoveRow(
+            transfer=transfer.digest,
+            at=max(transfer.moved_at, transfer.created_at),
+            status=state["status"],
+            sub_status=state["sub_status"],
+            why=why,
+        )
+        self._session.add(row)
+        self._session.flush()
+
+    def _refusals(self, new: Transfer, scope: str, key: str) -> Iterator[Refusal]:
+        if (known := self.asked(scope, key)) is not None:
+            yield Refusal(Rule.IDEMPOTENCY_MISMATCH, key=key, transfer=known[1].intent.id)
+        bound = select(TransferRow).where(TransferRow.proposal == new.intent.proposal)
+        if row := self._session.exec(bound).first():
+            yield Refusal(Rule.PROPOSAL_BOUND, proposal=new.intent.proposal.hex(), transfer=row.id)
+        same = select(TransferRow).where(or_(col(TransferRow.digest) == new.digest, col(TransferRow.id) == new.intent.id))
+        if row := self._session.exec(same).first():
+            yield Refusal(Rule.ALREADY_RECORDED, kind="transfer", id=row.id)
+
+    def _value(self, whose: Any, since: int, besides: bytes) -> int:  # noqa: ANN401  # SQLModel's word for a condition is bool
+        total = 0
+        for state in (
+            col(TransferRow.status).in_(PENDING),
+            (col(TransferRow.status) == _DONE) & (col(TransferRow.moved_at) > since),
+        ):
+            wanted = select(func.sum(TransferRow.usd)).where(
+                whose, state, TransferRow.live == 1, TransferRow.digest != besides
+            )
+            total += int(self._session.exec(wanted).one() or 0)
+        return total
