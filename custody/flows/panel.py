@@ -4,7 +4,7 @@
 from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
-from custody.flows.ports import ChainView, PayoutReader, SafeReader
+from custody.flows.ports import ChainView, OutpointReader, PayoutReader, SafeReader
 from custody.rules.amounts import Asset
 from custody.rules.certificates import WalletCertificate
 from custody.rules.deposits import BlockRef, Sighting
@@ -79,6 +79,16 @@ class Panel:
             return view.safe_state(wallet, certificate, at)
 
         return self._agreed(f"Safe {certificate.safe[0].address}", read)
+
+    def is_spent(self, outpoint: str, addresses: Collection[Address], at: BlockRef) -> bool | None:
+        """See `OutpointReader`. Raises Unavailable where a node cannot be asked about outputs."""
+
+        def read(view: ChainView) -> bool | None:
+            if not isinstance(view, OutpointReader):
+                raise Unavailable(f"nodes of {self._chain}", "one of them cannot be asked about outputs")
+            return view.is_spent(outpoint, addresses, at)
+
+        return self._agreed(f"output {outpoint}", read)
 
     def _lowest(self, blocks: Sequence[BlockRef]) -> BlockRef:
         lowest = min(blocks, key=lambda block: block.height)

@@ -14,6 +14,7 @@ from custody.rules.approvals import Approval
 from custody.rules.certificates import DepositAddress, Enrolment, SeatHead, SeatKey, WalletCertificate
 from custody.rules.deposits import BlockRef, DepositStatus, Sighting
 from custody.rules.errors import Unavailable
+from custody.rules.in_flight import Attested, Flight
 from custody.rules.intents import Anchor, Rejection, TransferIntent
 from custody.rules.ledger import Account, AccountKind, Entry, JournalEntry, JournalHead
 from custody.rules.origins import ChainProof, Executed
@@ -108,9 +109,19 @@ class PayoutReader(Protocol):
     """What a view can tell about payouts, for an audit; a view that cannot leaves their entries unproven."""
 
     def confirm_executed(self, executed: Executed, intents: Sequence[TransferIntent]) -> Refusal | None:
-        """Check at the source: this canonical transaction consumed the anchor, paid exactly these intents to others, returned to
-        our wallets what is told, and cost this fee; or paid nobody, for a void. None if it holds.
+        """Check at the source that this canonical transaction consumed the anchor. None if it holds.
+
+        It paid exactly these intents, brought our wallets what is told and cost this fee; a void paid nobody.
         """
+        ...
+
+
+@runtime_checkable
+class OutpointReader(Protocol):
+    """What only a Bitcoin chain can tell: whether an output was spent."""
+
+    def is_spent(self, outpoint: str, addresses: Collection[Address], at: BlockRef) -> bool | None:
+        """Whether a canonical block up to this one spends `txid:vout`; None where none of them pays it to these addresses."""
         ...
 
 
@@ -241,6 +252,10 @@ class Customers(Protocol):
         """Every customer."""
         ...
 
+    def is_known(self, customer: str) -> bool:
+        """Whether there is one of this id."""
+        ...
+
     def next_index(self, wallet: bytes) -> int:
         """The lowest index of a wallet that no address uses."""
         ...
@@ -299,6 +314,10 @@ class Enrolments(Protocol):
 
     def of(self, owner: str) -> Sequence[Enrolled]:
         """Every enrolment of one owner (`customer:ID` or `company`), the newest first."""
+        ...
+
+    def page(self, after: int = 0, limit: int = 1000) -> Sequence[tuple[int, Enrolled]]:
+        """Enrolments with their numbers above `after`, ascending. Raises InvalidInput on a damaged row."""
         ...
 
 
@@ -391,9 +410,7 @@ class Transfers(Protocol):
         ...
 
     def permit(self, permit: Permit) -> None:
-        """Record a permit. Raises Refused: anchor_bound_to_another_payload, outpoint_bound_to_another_payout,
-        intent_bound_to_another_anchor.
-        """
+        """Record a permit. Raises Refused where its anchor, an outpoint or an intent belongs to another."""
         ...
 
     def permit_of(self, digest: bytes) -> Permit | None:
@@ -438,6 +455,16 @@ class UnitOfWork(Protocol):
     @property
     def documents(self) -> Documents:
         """The mirror of signed documents."""
+        ...
+
+    @property
+    def transfers(self) -> Transfers:
+        """Transfers, approvals, permits and signed bytes."""
+        ...
+
+    @property
+    def enrolments(self) -> Enrolments:
+        """The mirror of enrolments."""
         ...
 
 
@@ -512,6 +539,14 @@ class AttestorPort(Protocol):
         """Read ledger and chains at one final height each, check history and origins, sign what was found."""
         ...
 
+    def attest(self, anchor: Anchor, intents: Sequence[bytes]) -> Signed[Statement]:
+        """A statement that speaks for one payout: its anchor, and facts about exactly these intents, by their digests.
+
+        Each intent is bound to this anchor for ever and in flight from now on. Without intents it names the anchor only, for a
+        void or a rotation. Raises Refused with every reason, and Unavailable; then nothing is bound.
+        """
+        ...
+
 
 class AttestorMemory(Protocol):
     """The attestor's own vault: its key, and every promise that must outlive it. Each is durable before it returns."""
@@ -550,6 +585,25 @@ class AttestorMemory(Protocol):
 
     def extend(self, old: JournalHead, new: JournalHead) -> None:
         """Vouch for a longer history. Raises Refused(HISTORY_CHANGED) where `old` is not what was vouched for."""
+        ...
+
+    def attest(self, payout: Sequence[Attested]) -> None:
+        """Bind each intent to its one anchor for ever and count it in flight. The same again is fine.
+
+        Raises Refused(INTENT_BOUND) with every intent that has another anchor; then nothing is bound.
+        """
+        ...
+
+    def flights(self) -> Sequence[Flight]:
+        """Every attested intent that is in flight, and those that ended lately."""
+        ...
+
+    def land(self, intents: Collection[bytes], at: int) -> None:
+        """Note that the anchor of these was finally consumed; those that ended more than a day before are no longer listed."""
+        ...
+
+    def first_sight(self, digest: bytes, now: int) -> int:
+        """When this was first seen; now, for ever, where it never was."""
         ...
 
     def offset(self) -> int:

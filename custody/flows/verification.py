@@ -14,6 +14,7 @@ from custody.flows.ports import ChainView, Examined, PayoutReader, Store, UnitOf
 from custody.rules.amounts import Asset, Assets
 from custody.rules.errors import InvalidInput, Unavailable
 from custody.rules.hold_origins import Standing
+from custody.rules.in_flight import Moves
 from custody.rules.intents import TransferIntent
 from custody.rules.ledger import Account, AccountKind, JournalEntry, JournalHead, Side, entry_hash
 from custody.rules.origins import ChainProof, Executed, Hold, Release, Reversal, identity_of
@@ -57,6 +58,7 @@ class AuditState:
     unseen: dict[int, tuple[Executed, tuple[TransferIntent, ...]]] = field(default_factory=dict)
     broken: list[Finding] = field(default_factory=list)
     accrued: dict[Asset, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
+    moves: Moves = field(default_factory=Moves)
 
     def total(self, kind: AccountKind, asset: Asset) -> int:
         """Base units over all accounts of a kind."""
@@ -245,6 +247,7 @@ class _Audit:
                     at, Refusal(Rule.INSUFFICIENT_BALANCE, account=str(key[0]), asset=key[1].symbol, balance=standing)
                 )
         _accrue(state, recorded)
+        state.moves.note(recorded, self._authorities.rosters[0].domain.digest)
 
     def doubts(self) -> Iterator[Finding]:
         """What can be judged only when every entry is known: doubtful credits, and blocks that came back."""

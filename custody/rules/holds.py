@@ -112,8 +112,9 @@ def fee_shares(fee: int, maxima: Sequence[int]) -> tuple[int, ...]:
 
 
 def pay(done: Executed, intents: Sequence[TransferIntent], tier: Tier, assets: Assets) -> Entry | None:
-    """What a final transaction moved. `intents` are those of `done.intents` that hold something, in that order; `tier` is that of
-    the wallet whose anchor it was. None where nothing moved (a void on EVM of intents that held nothing).
+    """What a final transaction moved; None where that is nothing (a void on EVM of intents that held nothing).
+
+    `intents` are those of `done.intents` that hold something, in that order; `tier` is that of the wallet whose anchor it was.
 
     A withdrawal is debited what was paid, and gets back what its share of the fee did not use. Coins that reached a wallet of
     another side than the source's stand in the ledger by the watcher's entry: fees swept are the company's there, and coins that

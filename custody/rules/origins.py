@@ -101,8 +101,10 @@ class Arrived(Struct):
 
 @dataclass(frozen=True, slots=True)
 class Executed(Struct):
-    """A final transaction consumed an anchor. `intents` are the digests that the anchor was bound to; `fee` is in base units of
-    the chain's own coin and what the wallet paid (nothing on EVM). A void paid nobody and frees every hold.
+    """A final transaction consumed an anchor. A void paid nobody and frees every hold.
+
+    `intents` are the digests that the anchor was bound to; `fee` is what the wallet paid in base units of the chain's own coin
+    (nothing on EVM).
     """
 
     chain: str

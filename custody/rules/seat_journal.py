@@ -24,6 +24,12 @@ FREEZE_MOST: Final = DAY
 """Seconds that one freeze may last; another group extends it (TRUST.md, "Stricter only")."""
 HEADS_KEPT: Final = 512
 """Own heads remembered, to compare with the one that the attestor knows."""
+REQUESTS_KEPT: Final = 64
+DIGESTS_KEPT: Final = 2_048
+"""Answered requests, and digests, that one anchor remembers. An older request is refused by its statement's number instead."""
+COUNTERS_MOST: Final = 512
+COUNTER_GRAIN: Final = 600
+"""Seconds that entries of a rolling window are brought together by once there are more of them; they only count for longer."""
 
 
 class SigningKind(StrEnum):
@@ -74,6 +80,27 @@ class Bound:
     requests: tuple[bytes, ...]
     voided: bool = False
 
+    def to_json(self) -> dict[str, Any]:
+        """The stored form."""
+        return {
+            "meaning": _hex(self.meaning),
+            "digests": [_hex(digest) for digest in self.digests],
+            "intents": [_hex(intent) for intent in self.intents],
+            "requests": [_hex(request) for request in self.requests],
+            "voided": self.voided,
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> Self:  # noqa: ANN401  # as it was stored
+        """Read the stored form; raises InvalidInput where it is not whole."""
+        try:
+            lists = [tuple(_bytes(x) for x in data[name]) for name in ("digests", "intents", "requests")]
+            if type(data["voided"]) is not bool:
+                raise ValueError(data["voided"])
+            return cls(_bytes(data["meaning"]), lists[0], lists[1], lists[2], data["voided"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InvalidInput("anchor", Rule.MALFORMED, repr(error), "what to_json wrote") from error
+
 
 @dataclass(frozen=True, slots=True)
 class Counter:
@@ -87,6 +114,17 @@ class Counter:
 def anchor_key(anchor: Anchor) -> str:
     """The text under which an anchor is kept; a wallet's name and the chain keep references apart."""
     return f"{anchor.chain}/{anchor.wallet.hex()}/{anchor.reference}"
+
+
+def bind(old: Bound | None, record: SigningRecord) -> Bound:
+    """What an anchor belongs to after a record. Doing it again changes nothing, so that a host may complete it after a crash."""
+    return Bound(
+        record.meaning if old is None or record.void else old.meaning,
+        tuple(dict.fromkeys((*(old.digests if old else ()), *record.digests)))[-DIGESTS_KEPT:],
+        tuple(dict.fromkeys((*(old.intents if old else ()), *record.intents))),
+        tuple(dict.fromkeys((*(old.requests if old else ()), record.request)))[-REQUESTS_KEPT:],
+        voided=record.void or (old is not None and old.voided),
+    )
 
 
 @dataclass(frozen=True)
@@ -126,14 +164,7 @@ class SeatJournal:
     def apply(self, record: SigningRecord) -> "SeatJournal":
         """The journal with one more signed payload. Pure, and does not judge: `seat.decide` made the record."""
         key = anchor_key(record.anchor)
-        old = self.anchors.get(key)
-        bound = Bound(
-            record.meaning if old is None or record.void else old.meaning,
-            tuple(dict.fromkeys((*(old.digests if old else ()), *record.digests))),
-            tuple(dict.fromkeys((*(old.intents if old else ()), *record.intents))),
-            tuple(dict.fromkeys((*(old.requests if old else ()), record.request))),
-            voided=record.void or (old is not None and old.voided),
-        )
+        bound = bind(self.anchors.get(key), record)
         return replace(
             self._recorded(SigningKind.SIGNED, record.struct_hash, record.time),
             anchors={**self.anchors, key: bound},
@@ -157,7 +188,7 @@ class SeatJournal:
             "state": self.state.to_json(),
             "policies": [_hex(bundle) for bundle in self.policies],
             "freezes": [freeze.to_json() for freeze in self.freezes],
-            "anchors": {key: _bound_json(bound) for key, bound in self.anchors.items()},
+            "anchors": {key: bound.to_json() for key, bound in self.anchors.items()},
             "intents": {_hex(intent): key for intent, key in self.intents.items()},
             "proposals": {_hex(proposal): _hex(intent) for proposal, intent in self.proposals.items()},
             "automatic": [[str(c.time), c.asset, str(c.units)] for c in self.automatic],
@@ -177,7 +208,7 @@ class SeatJournal:
                 state=SeatState.from_json(data["state"]),
                 policies=tuple(_bytes(bundle) for bundle in data["policies"]),
                 freezes=tuple(Signed.from_json(Freeze, freeze) for freeze in data["freezes"]),
-                anchors={str(key): _bound(bound) for key, bound in data["anchors"].items()},
+                anchors={str(key): Bound.from_json(bound) for key, bound in data["anchors"].items()},
                 intents={_bytes(intent): str(key) for intent, key in data["intents"].items()},
                 proposals={_bytes(proposal): _bytes(intent) for proposal, intent in data["proposals"].items()},
                 automatic=_counters(data["automatic"]),
@@ -271,8 +302,18 @@ def counted(entries: Iterable[Counter], asset: str, now: int) -> int:
 
 
 def _window(entries: tuple[Counter, ...], more: Iterable[Spent], now: int) -> tuple[Counter, ...]:
-    kept = tuple(entry for entry in entries if entry.time > now - DAY)
-    return (*kept, *(Counter(now, spent.asset, spent.units) for spent in more))
+    kept = [entry for entry in entries if entry.time > now - DAY]
+    whole = _together([*kept, *(Counter(now, spent.asset, spent.units) for spent in more)], 1)
+    return whole if len(whole) <= COUNTERS_MOST else _together(whole, COUNTER_GRAIN)
+
+
+def _together(entries: Iterable[Counter], grain: int) -> tuple[Counter, ...]:
+    """One entry for each asset and so many seconds, at their end: a busy day may not make the journal outgrow its vault."""
+    found: dict[tuple[int, str], int] = {}
+    for entry in entries:
+        at = -(-entry.time // grain) * grain, entry.asset
+        found[at] = found.get(at, 0) + entry.units
+    return tuple(Counter(time, asset, units) for (time, asset), units in found.items())
 
 
 def _groups(roster: Roster, signed: Signed[Freeze], now: int) -> set[str]:
@@ -282,23 +323,6 @@ def _groups(roster: Roster, signed: Signed[Freeze], now: int) -> set[str]:
 
 def _counters(rows: Iterable[Any]) -> tuple[Counter, ...]:
     return tuple(Counter(int(time), str(asset), int(units)) for time, asset, units in rows)
-
-
-def _bound_json(bound: Bound) -> dict[str, Any]:
-    return {
-        "meaning": _hex(bound.meaning),
-        "digests": [_hex(digest) for digest in bound.digests],
-        "intents": [_hex(intent) for intent in bound.intents],
-        "requests": [_hex(request) for request in bound.requests],
-        "voided": bound.voided,
-    }
-
-
-def _bound(data: Mapping[str, Any]) -> Bound:
-    if type(data["voided"]) is not bool:
-        raise ValueError(data["voided"])
-    digests, intents, requests = (tuple(_bytes(x) for x in data[name]) for name in ("digests", "intents", "requests"))
-    return Bound(_bytes(data["meaning"]), digests, intents, requests, data["voided"])
 
 
 def _hex(value: bytes) -> str:

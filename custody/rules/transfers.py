@@ -185,9 +185,7 @@ class Permit:
 
 @dataclass(frozen=True, slots=True)
 class Reserved:
-    """Micro-USD that other transfers take up, pending ones included: by the account debited and by the initiator in 24 hours, by
-    the wallet in one.
-    """
+    """Micro-USD that other transfers take up, pending ones included: by account and initiator in 24 hours, by wallet in one."""
 
     account_24h: int
     wallet_1h: int

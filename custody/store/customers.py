@@ -26,7 +26,7 @@ class SqlCustomers:
             raise Refused(
                 [Refusal(Rule.MALFORMED, field="customer", got=f"{len(customer)} characters", want="1 to 200")]
             )
-        if self._known(customer):
+        if self.is_known(customer):
             raise Refused([Refusal(Rule.ALREADY_EXISTS, customer=customer)])
         self._session.add(CustomerRow(id=customer))
         self._session.flush()
@@ -68,11 +68,12 @@ class SqlCustomers:
         ).first()
         return None if row is None else binding(row)
 
-    def _known(self, customer: str) -> bool:
+    def is_known(self, customer: str) -> bool:
+        """Whether there is one of this id."""
         return self._session.exec(select(CustomerRow.id).where(CustomerRow.id == customer)).first() is not None
 
     def _refusals(self, new: DepositAddress) -> Iterator[Refusal]:
-        if not self._known(new.customer):
+        if not self.is_known(new.customer):
             yield Refusal(Rule.UNKNOWN_CUSTOMER, customer=new.customer)
         bound = select(DepositAddressRow).where(DepositAddressRow.wallet == new.wallet)
         if row := self._session.exec(bound.where(DepositAddressRow.number == new.index)).first():

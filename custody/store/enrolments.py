@@ -54,5 +54,10 @@ class SqlEnrolments:
         wanted = select(EnrolmentRow).where(EnrolmentRow.owner == owner)
         return [enrolled(row) for row in self._session.exec(wanted.order_by(col(EnrolmentRow.number).desc()))]
 
+    def page(self, after: int = 0, limit: int = 1000) -> Sequence[tuple[int, Enrolled]]:
+        """Above a number, ascending."""
+        wanted = select(EnrolmentRow).where(col(EnrolmentRow.number) > after).order_by(col(EnrolmentRow.number))
+        return [(row.number or 0, enrolled(row)) for row in self._session.exec(wanted.limit(limit))]
+
     def _row(self, digest: bytes) -> EnrolmentRow | None:
         return self._session.exec(select(EnrolmentRow).where(EnrolmentRow.digest == digest)).first()

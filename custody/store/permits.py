@@ -51,9 +51,7 @@ def _refusals(session: Session, permit: Permit) -> Iterator[Refusal]:
         PermitReferenceRow.chain == anchor.chain, col(PermitReferenceRow.reference).in_(references)
     )
     for row in session.exec(same):
-        if row.reference != anchor.reference and (bytes(row.wallet) == anchor.wallet or ":" in row.reference):
-            yield Refusal(Rule.OUTPOINT_BOUND, chain=anchor.chain, reference=row.reference)
-        elif row.reference == anchor.reference and _of_anchor(session, anchor) is None and ":" in row.reference:
+        if ":" in row.reference or bytes(row.wallet) == anchor.wallet:
             yield Refusal(Rule.OUTPOINT_BOUND, chain=anchor.chain, reference=row.reference)
     bound = select(PermitIntentRow).where(col(PermitIntentRow.transfer).in_(permit.intents))
     for carried in session.exec(bound):

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Transfers, approvals, enrolments and permits: rows to what the rules know and back. A row that says another thing than the
-documents in it is InvalidInput naming the row; whose signature counts is for those who read it.
+"""Transfers, approvals, enrolments and permits: rows to what the rules know and back.
+
+A row that says another thing than the documents in it is InvalidInput naming the row; whose signature counts is for those who
+read it.
 """
 
 from collections.abc import Callable, Mapping

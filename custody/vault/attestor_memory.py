@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Everything the attestor remembers: its promises (attestor_key.py), genesis, the newest roster, and the statement clock."""
+"""Everything the attestor remembers: its promises (attestor_key.py), genesis, the newest roster, payouts, first sights, its clock."""
 
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from typing import Final
 
 from custody.rules.errors import InvalidInput, Unavailable
-from custody.rules.refusals import Refusal, Refused, Rule
+from custody.rules.in_flight import DAY, Attested, Flight
+from custody.rules.refusals import Refusal, Refused, Rule, raise_if
 from custody.rules.roster import RosterVersion
 from custody.rules.signatures import Signed
 from custody.vault.attestor_key import AttestorVault
@@ -13,6 +16,9 @@ from custody.vault.storage import CasConflict, Vault
 _GENESIS: Final = "genesis"
 _ROSTER: Final = "roster"
 _CLOCK: Final = "clock"
+_PAYOUTS: Final = "payouts"
+_FLIGHTS: Final = "flights"
+_SEEN: Final = "seen"
 _TRIES: Final = 5
 
 
@@ -22,6 +28,8 @@ class VaultMemory(AttestorVault):
     def __init__(self, vault: Vault) -> None:
         super().__init__(vault)
         self._documents = vault
+        self._payouts: dict[bytes, Attested] = {}
+        self._sights: dict[bytes, int] = {}
 
     def pinned(self) -> Signed[RosterVersion] | None:
         """Genesis as it was pinned."""
@@ -51,6 +59,75 @@ class VaultMemory(AttestorVault):
         except CasConflict as error:
             raise Unavailable("attestor's vault", "another process saw a roster meanwhile") from error
 
+    # payouts
+
+    def attest(self, payout: Sequence[Attested]) -> None:
+        """Bind each intent to its anchor for ever. Raises Refused(INTENT_BOUND), and then binds none of them.
+
+        They are listed first: cut off here, an intent that is listed and not bound was never signed for, and is nobody's yet.
+        """
+        raise_if(_bound_elsewhere(payout, [self._attested(asked.digest) for asked in payout]))
+        listed, at = self._listed()
+        new = {asked.digest.hex(): "0" for asked in payout if asked.digest.hex() not in listed}
+        if new:
+            self._list(listed | new, at)
+        for asked in payout:
+            if self._attested(asked.digest) is None:
+                with suppress(CasConflict):
+                    self._documents.write(f"{_PAYOUTS}/{asked.digest.hex()}", asked.to_json(), cas=0)
+        raise_if(_bound_elsewhere(payout, [self._attested(asked.digest) for asked in payout]))
+
+    def flights(self) -> Sequence[Flight]:
+        """What is in flight, and what ended within a day."""
+        listed, _ = self._listed()
+        found = ((self._attested(bytes.fromhex(name)), int(ended)) for name, ended in sorted(listed.items()))
+        return [Flight(attested, ended) for attested, ended in found if attested is not None]
+
+    def land(self, intents: Collection[bytes], at: int) -> None:
+        """Their anchor was finally consumed."""
+        if not intents:
+            return
+        listed, version = self._listed()
+        landed = {digest.hex(): str(at) for digest in intents if listed.get(digest.hex()) == "0"}
+        kept = {name: ended for name, ended in listed.items() if ended == "0" or int(ended) > at - DAY}
+        self._list(kept | landed, version)
+
+    def first_sight(self, digest: bytes, now: int) -> int:
+        """When this was first seen, which no row can date back."""
+        known = self._sights.get(digest)
+        if known is None:
+            path = f"{_SEEN}/{digest.hex()}"
+            stored, _ = self._documents.read(path)
+            if stored is None:
+                with suppress(CasConflict):
+                    self._documents.write(path, {"at": str(now)}, cas=0)
+                stored, _ = self._documents.read(path)
+            known = self._sights[digest] = _whole_number(stored, "at", path)
+        return known
+
+    def _attested(self, digest: bytes) -> Attested | None:
+        if digest not in self._payouts:
+            stored, _ = self._documents.read(f"{_PAYOUTS}/{digest.hex()}")
+            if stored is None:
+                return None
+            self._payouts[digest] = Attested.from_json(dict(stored))
+        return self._payouts[digest]
+
+    def _listed(self) -> tuple[dict[str, str], int]:
+        stored, at = self._documents.read(_FLIGHTS)
+        listed = {} if stored is None else dict(stored)
+        if not all(isinstance(ended, str) and ended.isdecimal() for ended in listed.values()):
+            raise InvalidInput(_FLIGHTS, Rule.MALFORMED, "another shape", "times in decimal by digest")
+        return {name: str(ended) for name, ended in listed.items()}, at
+
+    def _list(self, listed: dict[str, str], at: int) -> None:
+        try:
+            self._documents.write(_FLIGHTS, listed, cas=at)
+        except CasConflict as error:
+            raise Unavailable("attestor's vault", "another process attested meanwhile") from error
+
+    # time
+
     def offset(self) -> int:
         """Seconds that the statement clock was moved forward by."""
         return _whole_number(self._documents.read(_CLOCK)[0], "offset", _CLOCK)
@@ -68,6 +145,13 @@ class VaultMemory(AttestorVault):
                 continue
             return offset
         raise Unavailable("attestor's vault", "other processes keep moving the clock")
+
+
+def _bound_elsewhere(payout: Sequence[Attested], known: Sequence[Attested | None]) -> Iterator[Refusal]:
+    for asked, stored in zip(payout, known, strict=True):
+        if stored is not None and stored.anchor != asked.anchor:
+            told = {"bound_to": stored.anchor.reference, "got": asked.anchor.reference, "wallet": stored.anchor.wallet.hex()}
+            yield Refusal(Rule.INTENT_BOUND, intent=asked.digest.hex(), **told)
 
 
 def _whole_number(stored: object, name: str, where: str) -> int:

@@ -25,9 +25,7 @@ from custody.vault.wallet_keys import SECRET_BYTES, account_path, key_path
 _SIGHASH_ALL: Final = b"\x01"
 
 
-def sign_digests(
-    vault: Vault, seat: str, certificate: WalletCertificate, to_sign: Sequence[ToSign]
-) -> SeatSignatures:
+def sign_digests(vault: Vault, seat: str, certificate: WalletCertificate, to_sign: Sequence[ToSign]) -> SeatSignatures:
     """One signature for each digest, in order; each verified under the certificate's key before anybody sees it.
 
     EVM: r ‖ s ‖ v, v 27 or 28, low s. Bitcoin: DER, low s, with SIGHASH_ALL's byte behind, by the key of the place's branch and
@@ -83,9 +81,14 @@ def _index(place: Place) -> int:
 def _secret(vault: Vault, own: SeatKey) -> bytes:
     stored, _ = vault.read(key_path(own.key.label, Chain(own.key.chain)))
     secret = stored.get("secret") if stored is not None else None
-    if stored is None or not isinstance(secret, str) or (stored.get("label"), stored.get("chain")) != (
-        own.key.label,
-        own.key.chain,
+    if (
+        stored is None
+        or not isinstance(secret, str)
+        or (stored.get("label"), stored.get("chain"))
+        != (
+            own.key.label,
+            own.key.chain,
+        )
     ):
         raise _another(own)
     try:

@@ -37,9 +37,10 @@ from custody.rules.wallets import Address
 from custody.vault.signing import sign_digests
 from devnet.anvil import Anvil
 from devnet.contracts import DevnetContracts, call_data, deploy_all, fund, mine, mint
+from devnet.measuring import evm_batches
+from devnet.throwaway import QUORUM, SEATS, RelayerHand, SeatedWallet, seated_safe
 from tests.fakes.bitcoin import REGTEST
 from tests.fakes.evm import CHAIN, account, exec_call
-from tests.fakes.payouts import QUORUM, SEATS, RelayerHand, SeatedWallet, seated_safe
 
 HANDLER_SLOT = "0x" + keccak(text="fallback_manager.handler.address").hex()
 GUARD_SLOT = "0x" + keccak(text="guard_manager.guard.address").hex()
@@ -173,7 +174,9 @@ def test_one_payment(world: World, asset: str) -> None:
 
 def test_batch_of_every_asset(world: World) -> None:
     """Ether and both tokens in one SafeTx through MultiSendCallOnly; one nonce, every payee paid exactly."""
-    payments = [pay(asset, 1000 + i, intent=i) for i, asset in enumerate(("ETH", "USDX", "USDN", "ETH", "USDX", "USDN"))]
+    payments = [
+        pay(asset, 1000 + i, intent=i) for i, asset in enumerate(("ETH", "USDX", "USDN", "ETH", "USDX", "USDN"))
+    ]
     unsigned = world.build(payments)
     assert isinstance(unsigned.payload, SafeTx)
     assert (unsigned.payload.operation, unsigned.payload.to) == (1, world.contracts.safe.multisend)
@@ -316,7 +319,9 @@ def test_signatures_that_do_not_make_a_transaction(world: World, how: str, rule:
     assert set(found[:-1]) == ({rule} if rule else set())
 
 
-@pytest.mark.parametrize("how", ["descending", "doubled", "one short", "another nonce", "another payee", "trailing byte"])
+@pytest.mark.parametrize(
+    "how", ["descending", "doubled", "one short", "another nonce", "another payee", "trailing byte"]
+)
 def test_stored_bytes_are_read_again(world: World, how: str) -> None:
     """What lies in the database is the attacker's: the relayer pays for none of it. On chain it would be GS020 or GS026."""
     unsigned = world.build([pay("ETH", 5)])
@@ -485,7 +490,7 @@ def test_preflight(world: World) -> None:
     drifted = world.payouts.preflight(world.wallet.name, replace(certificate, m=2))
     assert [r.operands["field"] for r in drifted] == ["threshold"]
     elsewhere = seated_safe(world.contracts.safe, "nowhere", world.wallet.assets, CHAIN)
-    assert [r.rule for r in world.payouts.preflight(b"", elsewhere.certificate)] == [Rule.SAFE_DRIFT]
+    assert [r.rule for r in world.payouts.preflight(bytes(32), elsewhere.certificate)] == [Rule.SAFE_DRIFT]
     with pytest.raises(Unavailable):
         world.payouts.void(elsewhere.certificate, replace(world.build([pay("ETH", 1)]).anchor, reference="0"))
     for slot, field in ((HANDLER_SLOT, "handler"), (GUARD_SLOT, "guard")):
@@ -522,3 +527,19 @@ def test_bad_input(world: World) -> None:
     other = replace(envelope, anchor=replace(envelope.anchor, reference="99"))
     with pytest.raises(InvalidInput):
         world.payouts.follow(certificate, [envelope, other])
+
+
+@pytest.mark.parametrize("asset", ["ETH", "USDX", "USDN"])
+def test_measured_batches(world: World, asset: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Gas for each payment falls with the size of a batch; printed with `-s`."""
+
+    def give(safe: str) -> None:
+        fund(world.client, safe, ETHER)
+        for token in (world.contracts.usd, world.contracts.silent_usd):
+            mint(world.client, DEPLOYER, token, safe, 1000)
+
+    found = evm_batches(world.client, world.contracts.safe, world.wallet.assets.get(asset), give)
+    with capsys.disabled():
+        print(f"\n{asset}: " + ", ".join(f"{b.payments}: {b.size} gas, {b.each} each" for b in found))
+    assert [batch.payments for batch in found] == [1, 10, 100]
+    assert found[0].each > found[1].each > found[2].each

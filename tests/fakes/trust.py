@@ -20,6 +20,7 @@ from eth_utils.address import to_checksum_address
 from custody.chains.bitcoin import decode as bitcoin_decode
 from custody.chains.bitcoin.scripts import change_address, receive_address, script_pubkey, witness_script
 from custody.chains.evm import decode as evm_decode
+from custody.keyfiles import Signer
 from custody.rules.amounts import Asset, AssetKind, Assets
 from custody.rules.approvals import Approval
 from custody.rules.birth import SeatState
@@ -107,7 +108,7 @@ class Trusted(Deployment):
         """Version 1 signed by everybody it names."""
         message = version or self.version
         domain = Domain(message.struct_hash)
-        signers = [*(secp256k1(n) for n in GROUPS), *(ed25519(n) for n in CLIENTS), ed25519("attestor")]
+        signers: list[Signer] = [*(secp256k1(n) for n in GROUPS), *(ed25519(n) for n in CLIENTS), ed25519("attestor")]
         return signed_by(message, domain, signers).joined(seat.sign_roster(message) for seat in self.seats)
 
 

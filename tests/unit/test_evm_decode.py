@@ -265,16 +265,20 @@ def test_anchor_and_digest() -> None:
 def test_digest_and_batch_equal_safe_eth_py(tx: SafeTx) -> None:
     """The builder's library, which shares no code with this decoder, hashes and packs the same."""
     from eth_account.messages import encode_typed_data  # noqa: PLC0415
+    from eth_typing import URI, ChecksumAddress, HexAddress, HexStr  # noqa: PLC0415
     from safe_eth.eth import EthereumClient  # noqa: PLC0415
     from safe_eth.safe.multi_send import MultiSendOperation, MultiSendTx  # noqa: PLC0415
     from safe_eth.safe.safe_tx import SafeTx as LibrarySafeTx  # noqa: PLC0415
 
+    def checked(text: str) -> ChecksumAddress:
+        return ChecksumAddress(HexAddress(HexStr(text)))
+
     library = LibrarySafeTx(
-        EthereumClient("http://127.0.0.1:9"), tx.safe, tx.to, tx.value, tx.data, tx.operation, 0, 0, 0, None, None,
+        EthereumClient(URI("http://127.0.0.1:9")), checked(tx.safe), checked(tx.to), tx.value, tx.data, tx.operation, 0, 0, 0, None, None,
         safe_nonce=tx.nonce, safe_version="1.4.1", chain_id=EVM.evm_id,
     )  # fmt: skip
     assert bytes(library.safe_tx_hash) == safe_tx_hash(tx)
-    leaf = MultiSendTx(MultiSendOperation.CALL, TO, 5, b"")
+    leaf = MultiSendTx(MultiSendOperation.CALL, checked(TO), 5, b"")
     assert bytes(leaf.encoded_data) == LEAF
     signable = encode_typed_data(full_message=library.eip712_structured_data)
     assert keccak(b"\x19" + signable.version + signable.header + signable.body) == safe_tx_hash(tx)

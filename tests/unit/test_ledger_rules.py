@@ -91,10 +91,18 @@ def test_empty_entry_cannot_be_made() -> None:
         Entry(native(1), ())
 
 
+OWNED = {
+    AccountKind.WALLET,
+    AccountKind.CUSTOMER_AVAILABLE,
+    AccountKind.CUSTOMER_HELD,
+    AccountKind.COMPANY_HELD,
+}
+
+
 @pytest.mark.parametrize("kind", AccountKind, ids=str)
 def test_account_text(kind: AccountKind) -> None:
     """The text form reads back, with an owner where the kind has owners and only there."""
-    owned = kind in (AccountKind.WALLET, AccountKind.CUSTOMER_AVAILABLE, AccountKind.CUSTOMER_HELD)
+    owned = kind in OWNED
     account = Account(kind, "a:b" if owned else "")
     assert Account.parse(str(account)) == account
     with pytest.raises(InvalidInput):
@@ -168,8 +176,7 @@ class TestManual:
     @pytest.mark.parametrize("credited", AccountKind, ids=str)
     def test_moves(self, debit: AccountKind, credited: AccountKind) -> None:
         """Everything outside the list is refused, and nothing in it leads to the company."""
-        owned = (AccountKind.WALLET, AccountKind.CUSTOMER_AVAILABLE, AccountKind.CUSTOMER_HELD)
-        names = [f"{kind}:ana" if kind in owned else str(kind) for kind in (debit, credited)]
+        names = [f"{kind}:ana" if kind in OWNED else str(kind) for kind in (debit, credited)]
         rules = {r.rule for r in check_manual(move(debit=names[0], credit_to=names[1]), frozenset({"ana"}))}
         assert rules == (set() if (debit, credited) in MANUAL_MOVES else {Rule.MOVE_NOT_ALLOWED})
         if not rules:

@@ -129,4 +129,4 @@ def test_owner_calls_add_up(calls: list[OwnerCall], after: tuple[set[str], int] 
         assert isinstance(found, Refusal)
         assert found.rule is Rule.NOT_ROTATION
     else:
-        assert found == after
+        assert found == (frozenset(after[0]), after[1])

@@ -195,7 +195,11 @@ def test_automatic_counts_until_people_are_needed_and_frees_after_a_day() -> Non
     assert (
         signed(following(with_people, journal, 30)).automatic == journal.automatic
     )  # what people approved is not counted
-    late: dict[str, Any] = {"proposal": {"expiry": NOW + 10**6}, "intent": {"expiry": NOW + 10**6}, "now": NOW + 1000 + 86_400}
+    late: dict[str, Any] = {
+        "proposal": {"expiry": NOW + 10**6},
+        "intent": {"expiry": NOW + 10**6},
+        "now": NOW + 1000 + 86_400,
+    }
     assert isinstance(answer(following(replace(seventh, **late), journal, 30)), Plan)
 
 
@@ -291,7 +295,7 @@ def activation(
         pytest.param(activation(not_before=NOW + 1), ("ana", "bo"), Rule.TOO_EARLY, id="not mature"),
     ],
 )
-def test_a_policy_takes_force_by_its_owners(said: PolicyActivation, people: tuple[str, ...], rule: Rule | None) -> None:
+def test_a_policy_counts_by_its_owners(said: PolicyActivation, people: tuple[str, ...], rule: Rule | None) -> None:
     """A bundle succeeds the one in force, matures, and owners other than its author signed it."""
     learned = admit_policy(journal_of(), signed_by(said, world().domain, [secp256k1(name) for name in people]), NOW)
     if rule is None:

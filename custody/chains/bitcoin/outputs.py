@@ -112,6 +112,14 @@ class OutputIndex:
         ours = (coins.by_outpoint[o] for script in set(scripts) for o in coins.by_script.get(script, ()))
         return sum(coin.value for coin in ours if coin.stands_at(at.height))
 
+    def is_spent(self, outpoint: Outpoint, scripts: Collection[str], at: BlockRef) -> bool | None:
+        """Whether a block up to this canonical one spends an output; None where none of them pays it to these scripts."""
+        self.balance(scripts, at)  # follows the chain to that block, or raises
+        coin = self._coins.by_outpoint.get(outpoint)
+        if coin is None or coin.script not in scripts or coin.created > at.height:
+            return None
+        return not coin.stands_at(at.height)
+
     def watch(self, scripts: Collection[str]) -> None:
         """Follow these scripts from now on too; what was read already is read again for them, from birth."""
         self._rewind_to_canonical()

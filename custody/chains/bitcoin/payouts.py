@@ -114,7 +114,9 @@ class BitcoinPayouts:
         the wallet's own.
         """
         if sweeps or reservation.references[:1] != (reservation.anchor.reference,):
-            raise InvalidInput("reservation", Rule.MALFORMED, str(reservation.references[:1]), "the anchor first; no sweeps")
+            raise InvalidInput(
+                "reservation", Rule.MALFORMED, str(reservation.references[:1]), "the anchor first; no sweeps"
+            )
         targets, rate = self._targets(payments), fee_rate(self._rpc, self._fees.rate)
         coins = [self._wallet(certificate).coin(outpoint, self._confirmations) for outpoint in reservation.references]
         paid = sum(payment.units for payment in payments)
@@ -127,7 +129,8 @@ class BitcoinPayouts:
             script = script_pubkey(change_address(certificate, at))
             targets.append(Target(settled.change, script, certificate, CHANGE, at))
         told = tuple(
-            Paid(p.intent, p.asset, p.units, p.destination.text, share) for p, share in zip(payments, shares, strict=True)
+            Paid(p.intent, p.asset, p.units, p.destination.text, share)
+            for p, share in zip(payments, shares, strict=True)
         )
         return self._unsigned(certificate, reservation.anchor, coins, targets, told, settled)
 
@@ -139,7 +142,7 @@ class BitcoinPayouts:
         coin, raw = self._wallet(certificate).coin(anchor.reference, self._confirmations)
         shape = Shape(certificate.m, certificate.n, (_P2WSH,))
         size, rate = shape.vbytes(1, change=False), fee_rate(self._rpc, self._fees.rate)
-        fee = max(rate * size, outbid + rate * size if outbid else 0)
+        fee = outbid + rate * size
         most = self._fees.most(coin.units, size)
         if fee > most:
             raise Refused([Refusal(Rule.FEE_TOO_HIGH, fee=fee, most=most, paid=coin.units, vbytes=size)])
@@ -215,7 +218,9 @@ class BitcoinPayouts:
             return Target(payment.units, script)
         index = derived.index
         if index is None or derive_address(derived.certificate, derived.branch, index) != payment.destination:
-            raise InvalidInput("derived", Rule.ADDRESS_MISMATCH, payment.destination.text, "what the certificate derives")
+            raise InvalidInput(
+                "derived", Rule.ADDRESS_MISMATCH, payment.destination.text, "what the certificate derives"
+            )
         return Target(payment.units, script, derived.certificate, derived.branch, index)
 
     def _shares(self, settled: Selection, payments: Sequence[Payment]) -> tuple[int, ...]:

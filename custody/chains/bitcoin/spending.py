@@ -97,7 +97,9 @@ class WatchedWallet:
         if depth > 0:
             return self._mined(envelope, told)
         if depth < 0:
-            others = [as_hash(other, "walletconflicts") for other in as_list(told.get("walletconflicts"), "walletconflicts")]
+            others = [
+                as_hash(other, "walletconflicts") for other in as_list(told.get("walletconflicts"), "walletconflicts")
+            ]
             return Replaced(next((other for other in others if self._is_mined(other)), b""))
         return Pending(envelope.transaction) if in_mempool(self._rpc, envelope.transaction) else Unknown()
 

@@ -6,6 +6,7 @@ mines to a deposit address is credited, because such coins vanish with any reorg
 stand in `balance`, which is what the chain says.
 """
 
+import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -107,6 +108,13 @@ class BitcoinView:
         if asset != self._asset:
             raise InvalidInput("asset", Rule.UNKNOWN_ASSET, str(asset), str(self._asset))
         return self._index.balance(self._scripts(addresses), at)
+
+    def is_spent(self, outpoint: str, addresses: Collection[Address], at: BlockRef) -> bool | None:
+        """See `OutpointReader`. `outpoint` is `txid:vout`; what is written otherwise is an output of nobody."""
+        txid, _, vout = outpoint.partition(":")
+        if re.fullmatch("[0-9a-f]{64}:(0|[1-9][0-9]{0,8})", outpoint) is None:
+            return None
+        return self._index.is_spent((txid, int(vout)), self._scripts(addresses).keys(), at)
 
     def watch(self, addresses: Collection[Address]) -> None:
         """Follow addresses before they are handed out: the first `balance` of one that is new reads the chain from birth."""

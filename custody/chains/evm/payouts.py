@@ -126,15 +126,18 @@ class EvmPayouts:
             raise InvalidInput("payout.payload", Rule.MALFORMED, type(tx).__name__, "a SafeTx")
         digest = library_hash(tx)
         if digest != unsigned.id or tx.safe != self._safe(certificate).address:
-            raise Refused([Refusal(Rule.PAYLOAD_MISMATCH, what="SafeTx hash", got=digest.hex(), want=unsigned.id.hex())])
+            raise Refused(
+                [Refusal(Rule.PAYLOAD_MISMATCH, what="SafeTx hash", got=digest.hex(), want=unsigned.id.hex())]
+            )
         raw = execute_data(tx.to, tx.value, tx.data, tx.operation, pack(certificate, digest, signatures))
         return SignedPayout(digest, unsigned.anchor, raw, unsigned.size)
 
     def seal(self, certificate: Signed[WalletCertificate], signed: SignedPayout) -> Envelope:
         """The relayer's transaction around a signed payout, by the relayer's own seat, which looks at the gas cap.
 
-        Where payouts before it are still on their way, the gas limit is the estimate of its building. Raises Refused:
-        anchor_already_consumed; and what is wrong with signatures that were read back from a store.
+        Where payouts before it are still on their way, the gas limit is the estimate of its building. Broadcast before the
+        next one is sealed: the relayer's nonce is the one that its node expects next. Raises Refused: anchor_already_consumed;
+        relayer_above_cap; and what is wrong with signatures that were read back from a store.
         """
         safe, nonce = self._safe(certificate.message), _nonce(signed.anchor)
         raise_if(self._check_signed(certificate.message, signed, nonce))
@@ -178,7 +181,9 @@ class EvmPayouts:
         found: list[Sweep] = []
         for asset in self._assets.on(self.chain):
             held = balances(self._client, asset, addresses, final.hash)
-            found += [Sweep(i, asset.symbol, units) for i, units in zip(indices, held, strict=True) if units >= asset.dust]
+            found += [
+                Sweep(i, asset.symbol, units) for i, units in zip(indices, held, strict=True) if units >= asset.dust
+            ]
         return tuple(found)
 
     def deploy_deposits(self, certificate: Signed[WalletCertificate], indices: Sequence[int]) -> None:
@@ -237,5 +242,3 @@ def _nonce(anchor: Anchor) -> int:
     if not anchor.reference.isascii() or not anchor.reference.isdecimal():
         raise InvalidInput("anchor.reference", Rule.MALFORMED, repr(anchor.reference), "a nonce in decimal")
     return int(anchor.reference)
-
-

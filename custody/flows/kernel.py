@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""What transfers are judged by outside a seat: verified rosters and wallets, the policies in force, and the world's few words."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from custody.flows.inventory import Inventory, Wallet
+from custody.flows.ports import AddressDeriver, Prices, PriceSource, Screening
+from custody.rules.amounts import Assets
+from custody.rules.governance import Freeze
+from custody.rules.roster import Roster
+from custody.rules.seat_request import BundleInForce, Policies
+from custody.rules.wallets import Address, Chain, Tier
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Everything verified that proposals and authorization read. Made anew whenever a document changes; holds no key.
+
+    `rosters` are verified versions, oldest first; `maximum_fee` is what one intent may cost the wallet on a chain, in base units
+    of its native asset (nothing on EVM, where the relayer pays); `oldest` is how old a statement may be, in seconds.
+    """
+
+    rosters: Sequence[Roster]
+    inventory: Inventory
+    policies: Policies
+    derive: AddressDeriver
+    prices: PriceSource
+    screening: Screening
+    maximum_fee: Mapping[Chain, int]
+    freezes: Sequence[Freeze] = field(default_factory=tuple)
+    oldest: int = 600
+
+    @property
+    def roster(self) -> Roster:
+        """The newest version."""
+        return self.rosters[-1]
+
+    @property
+    def assets(self) -> Assets:
+        """The registry of the newest bundle."""
+        return self.policies.newest.assets
+
+    def roster_of(self, version: int) -> Roster | None:
+        """The version of this number, where it is known."""
+        return next((roster for roster in self.rosters if roster.version.version == version), None)
+
+    def bundles(self, pinned: bytes) -> tuple[BundleInForce, ...]:
+        """The bundle that an intent pins, and the newest one; nothing where the pinned one is not known."""
+        found = self.policies.of(pinned)
+        if found is None:
+            return ()
+        return (found,) if found is self.policies.newest else (found, self.policies.newest)
+
+    def wallets(self, chain: Chain, tier: Tier) -> tuple[Wallet, ...]:
+        """The wallets of one tier on one chain."""
+        return tuple(wallet for wallet in self.inventory.on(chain) if wallet.tier is tier)
+
+    def frozen(self, scopes: set[str], now: int) -> Freeze | None:
+        """A freeze in force that covers one of these scopes."""
+        return next((f for f in self.freezes if f.from_time <= now < f.lapses and f.scope in scopes | {"all"}), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What was asked of others before a transaction began, so that nobody waits for them inside it."""
+
+    prices: Prices
+    related: bool
+    sanctioned: bool
+
+
+def ask_outside(kernel: Kernel, account: str, destination: Address, now: int) -> Outside:
+    """Prices, and what the lists say of an account and a destination. Raises Unavailable: unknown is never a value."""
+    related = kernel.screening.is_related(account, destination)
+    return Outside(kernel.prices.fresh(now), related, kernel.screening.is_sanctioned(destination))

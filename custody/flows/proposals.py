@@ -1,0 +1,344 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Steps 1 to 3 of a withdrawal: propose, approve, reject, cancel, expire (DESIGN.md). Every one is a signed document.
+
+A proposal is held for and recorded in one transaction, with everything that policy counted; what people add is appended. Once a
+permit is recorded nothing here frees a hold any more (TRUST.md, "One anchor per payout").
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+from custody.flows.facts import decide, gather, usd_of
+from custody.flows.kernel import Kernel, Outside, ask_outside
+from custody.flows.ports import Store, UnitOfWork
+from custody.flows.routes import Route, check_enrolment, find_route
+from custody.rules import holds
+from custody.rules.approvals import Approval, check_approval, count, satisfied
+from custody.rules.certificates import Enrolment
+from custody.rules.errors import InvalidInput
+from custody.rules.facts import Facts
+from custody.rules.hold_origins import proposer_of, who_rejects
+from custody.rules.intents import Proposal, Rejection, TransferIntent
+from custody.rules.ledger import check_balances
+from custody.rules.origins import Hold, Release
+from custody.rules.provenance import refusal_of
+from custody.rules.refusals import Refusal, Refused, Rule, raise_if
+from custody.rules.requirement import Decision, Outcome, Requirement
+from custody.rules.roster import ApiClient, Person
+from custody.rules.signatures import Signed
+from custody.rules.transfers import Status, SubStatus, Transfer, move, uuid7
+from custody.rules.typed import ZERO_ADDRESS
+from custody.rules.wallets import Address, Chain
+
+KEY_MOST: Final = 200
+"""Characters of an idempotency key."""
+_SIGNATURES: Final = "signatures"
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What a proposal would become now: its intent, who asks, what policy answers, and who would be below zero by holding it."""
+
+    intent: TransferIntent
+    route: Route
+    initiator: Person | ApiClient
+    usd: int
+    decision: Decision
+    short: tuple[Refusal, ...]
+
+
+def propose(store: Store, kernel: Kernel, signed: Signed[Proposal], key: str, now: int, entropy: bytes) -> Transfer:
+    """Hold what the proposal moves and record its intent, once. `entropy` is 10 random bytes; `key` makes a repetition harmless.
+
+    Denied by policy it is recorded as BLOCKED and holds nothing. Raises Refused: everything of `find_route`, of the initiator's
+    signature, expired, insufficient_balance, idempotency_key_with_another_body, proposal_bound_to_another_intent; Unavailable.
+    """
+    proposal = signed.message
+    initiator = _initiator(kernel, signed, now)
+    asked = proposal.struct_hash
+    known = store.read(lambda work: _asked(work, initiator.id, key, asked))
+    if known is not None:
+        return known
+    outside = _outside(kernel, proposal, now)
+    transfer_id = uuid7(now * 1000, entropy)
+
+    def work(work: UnitOfWork) -> Transfer:
+        if (mine := _asked(work, initiator.id, key, asked)) is not None:
+            return mine
+        draft = _draft(work, kernel, signed, initiator, outside, transfer_id, now)
+        return _record(work, kernel, signed, draft, key, now)
+
+    return store.run(work)
+
+
+def dry_run(store: Store, kernel: Kernel, signed: Signed[Proposal], now: int) -> Draft:
+    """What `propose` would do now, with each rule's first unmet condition in its decision; nothing is recorded. Raises as it."""
+    initiator = _initiator(kernel, signed, now)
+    outside = _outside(kernel, signed.message, now)
+    nobody = uuid7(now * 1000, bytes(10))
+    return store.read(lambda work: _draft(work, kernel, signed, initiator, outside, nobody, now))
+
+
+def _initiator(kernel: Kernel, signed: Signed[Proposal], now: int) -> Person | ApiClient:
+    """Whose roster key signed it: its entry fixes the role, and an address authority never proposes (TRUST.md)."""
+    roster = kernel.roster
+    found = proposer_of(signed, roster, now)
+    if found is not None:
+        if found.id in roster.version.address_authorities:
+            raise Refused([Refusal(Rule.AUTHORITY_PROPOSES, person=found.id)])
+        return found
+    keys = [signature.key for signature in signed.signatures]
+    named: list[Person | ApiClient] = [roster.clients_by_key[key] for key in keys if key in roster.clients_by_key]
+    named += [roster.people_by_key[key] for key in keys if key in roster.people_by_key]
+    if not named:
+        raise Refused([Refusal(Rule.SIGNER_UNKNOWN, document="Proposal", want="somebody of the newest roster")])
+    first = named[0]
+    if not signed.signers(roster.domain):
+        raise Refused([Refusal(Rule.SIGNATURE_INVALID, document="Proposal", signer=first.id)])
+    if first.expires <= now:
+        raise Refused([Refusal(Rule.SIGNER_EXPIRED, signer=first.id, expired=first.expires, now=now)])
+    raise Refused([Refusal(Rule.SCOPE_MISSING, client=first.id, want="propose")])
+
+
+def _asked(work: UnitOfWork, scope: str, key: str, asked: bytes) -> Transfer | None:
+    if not 1 <= len(key) <= KEY_MOST:
+        raise Refused(
+            [Refusal(Rule.MALFORMED, field="idempotency key", got=f"{len(key)} characters", want=f"1 to {KEY_MOST}")]
+        )
+    known = work.transfers.asked(scope, key)
+    if known is None:
+        return None
+    if known[0] != asked:
+        raise Refused([Refusal(Rule.IDEMPOTENCY_MISMATCH, key=key, transfer=known[1].intent.id)])
+    return known[1]
+
+
+def _outside(kernel: Kernel, proposal: Proposal, now: int) -> Outside:
+    try:
+        destination = Address.parse(Chain(proposal.chain), proposal.destination, "destination")
+    except InvalidInput as error:
+        raise Refused([refusal_of(error)]) from error
+    return ask_outside(kernel, proposal.account, destination, now)
+
+
+def _draft(
+    work: UnitOfWork,
+    kernel: Kernel,
+    signed: Signed[Proposal],
+    initiator: Person | ApiClient,
+    outside: Outside,
+    transfer_id: str,
+    now: int,
+) -> Draft:
+    proposal = signed.message
+    if proposal.expiry <= now:
+        raise Refused([Refusal(Rule.EXPIRED, document="Proposal", expired=proposal.expiry, now=now)])
+    route = find_route(work, kernel, proposal, now)
+    intent = TransferIntent(
+        id=transfer_id,
+        proposal=proposal.struct_hash,
+        chain=proposal.chain,
+        wallet=route.source.name,
+        certificate=route.source.certificate.struct_hash,
+        asset=proposal.asset,
+        token=route.asset.contract.text if route.asset.contract is not None else ZERO_ADDRESS,
+        decimals=route.asset.decimals,
+        amount=proposal.amount,
+        account=proposal.account,
+        destination=proposal.destination,
+        destination_kind=route.kind.value,
+        enrolment=route.enrolment,
+        purpose=proposal.purpose,
+        maximum_fee=0 if route.asset.chain.is_evm else kernel.maximum_fee[route.asset.chain],
+        initiator=initiator.id,
+        policy=kernel.policies.newest.hash,
+        roster=kernel.roster.version.version,
+        not_before=now,
+        expiry=proposal.expiry,
+    )
+    facts = gather(work, kernel, route, intent, initiator, outside, now)
+    decision = _decided(kernel, route, intent, facts)
+    entry = holds.hold(Hold(proposal, signed.signatures, intent), kernel.assets)
+    standing = {} if entry is None else {key: work.journal.balance(*key) for key in entry.changes()}
+    short = () if entry is None else tuple(check_balances(entry, standing))
+    return Draft(intent, route, initiator, usd_of(route, intent, outside), decision, short)
+
+
+def _decided(kernel: Kernel, route: Route, intent: TransferIntent, facts: Facts) -> Decision:
+    try:
+        return decide(kernel, route, intent, facts)
+    except InvalidInput as error:
+        raise Refused([refusal_of(error)]) from error
+
+
+def _record(
+    work: UnitOfWork, kernel: Kernel, signed: Signed[Proposal], draft: Draft, key: str, now: int
+) -> Transfer:
+    intent, decision = draft.intent, draft.decision
+    digest = kernel.roster.domain.digest(intent)
+    live = decision.outcome is not Outcome.DENY
+    position: int | None = None
+    if live:
+        raise_if(draft.short)
+        entry = holds.hold(Hold(signed.message, signed.signatures, intent), kernel.assets)
+        position = work.journal.append(entry, now).position if entry is not None else None
+    submitted = Transfer(digest, signed, intent, draft.usd, now, hold=position, live=live, moved_at=now)
+    work.transfers.add(submitted, draft.initiator.id, key, intent.proposal)
+    placed = _placed(submitted, decision, now)
+    work.transfers.update(placed, submitted)
+    return placed
+
+
+def _placed(transfer: Transfer, decision: Decision, now: int) -> Transfer:
+    """Where policy's answer puts a new transfer."""
+    if decision.requirement is None:
+        why = "; ".join(str(refusal) for refusal in decision.refusals())
+        return move(transfer, Status.BLOCKED, now, SubStatus.BLOCKED_BY_POLICY, why, decision)
+    if decision.outcome is Outcome.AUTOMATIC:
+        return move(transfer, Status.QUEUED, now, waiting_for=_SIGNATURES, decision=decision)
+    return move(transfer, Status.PENDING_AUTHORIZATION, now, waiting_for=str(decision.requirement), decision=decision)
+
+
+def enrol(store: Store, kernel: Kernel, signed: Signed[Enrolment], now: int) -> None:
+    """Record an enrolment that an address authority signed; its age begins with its first sight. Raises Refused."""
+    raise_if(check_enrolment(signed, kernel.roster, now))
+    store.run(lambda work: work.enrolments.add(signed, now))
+
+
+def approve(store: Store, kernel: Kernel, approval: Approval, now: int) -> Transfer:
+    """Append one person's verified yes, and say who is still missing. The same approval again changes nothing.
+
+    Raises Refused: unknown_transfer, everything of `check_approval`, one_signer_twice, expired, a_signature_was_asked_for,
+    status_move_not_allowed (it ended, or policy denied it).
+    """
+
+    def work(work: UnitOfWork) -> Transfer:
+        transfer = _open(work, approval.intent)
+        if approval in work.transfers.approvals(transfer.digest):
+            return transfer
+        if transfer.status is not Status.PENDING_SIGNATURE:  # a seat whose automatic counter is full falls back to people
+            _check_unasked(transfer, now)
+        pinned = kernel.roster_of(transfer.intent.roster)
+        if pinned is None:
+            raise Refused([Refusal(Rule.ROSTER_OLDER, pinned=transfer.intent.roster)])
+        digest = kernel.roster.domain.digest(transfer.intent)  # from the fields, whatever the row says
+        refusal = check_approval(approval, transfer.intent, digest, pinned, kernel.roster, now)
+        raise_if([] if refusal is None else [refusal])
+        work.transfers.approve(approval, now)
+        found = count(work.transfers.approvals(digest), transfer.intent, digest, pinned, kernel.roster, now)
+        requirement = requirement_of(transfer.decision)
+        if transfer.status is not Status.PENDING_AUTHORIZATION or requirement is None:
+            return transfer
+        missing = [*satisfied(requirement, found.approvers, transfer.intent.initiator)]
+        if missing:
+            after = move(transfer, Status.PENDING_AUTHORIZATION, now, waiting_for=_told(missing))
+        elif (until := transfer.created_at + requirement.delay) > now:
+            after = move(transfer, Status.QUEUED, now, SubStatus.PENDING_TIME_LOCK, f"{until}, when the delay is over")
+        else:
+            after = move(transfer, Status.QUEUED, now, waiting_for=_SIGNATURES)
+        work.transfers.update(after, transfer, f"{approval.person} approved")
+        return after
+
+    return store.run(work)
+
+
+def _told(missing: Sequence[Refusal]) -> str:
+    """Who is missing, as a person reads it."""
+    named = [name for refusal in missing for name in _names(refusal.operands.get("missing"))]
+    return ", ".join(named) if named else "; ".join(str(refusal) for refusal in missing)
+
+
+def _names(value: object) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list) else []
+
+
+def requirement_of(decision: Mapping[str, Any] | None) -> Requirement | None:
+    """The requirement of a decision as it was recorded; for showing and placing a transfer only. None where nobody is asked."""
+    asked = None if decision is None else decision.get("requirement")
+    if not isinstance(asked, Mapping):
+        return None
+    return Requirement(tuple((str(g), int(n)) for g, n in asked["approvals"].items()), asked["delay"], asked["people"])
+
+
+def reject(store: Store, kernel: Kernel, signed: Signed[Rejection], now: int) -> Transfer:
+    """One person's no ends a transfer for which no signature was asked yet, and frees its hold. Raises Refused."""
+    return _refuse(store, kernel, signed, now, cancels=False)
+
+
+def cancel(store: Store, kernel: Kernel, signed: Signed[Rejection], now: int) -> Transfer:
+    """The initiator's own no: as `reject`, and no other may say it."""
+    return _refuse(store, kernel, signed, now, cancels=True)
+
+
+def _refuse(store: Store, kernel: Kernel, signed: Signed[Rejection], now: int, *, cancels: bool) -> Transfer:
+    to = (
+        (Status.CANCELLED, SubStatus.CANCELLED_BY_USER) if cancels else (Status.REJECTED, SubStatus.REJECTED_BY_USER)
+    )
+
+    def work(work: UnitOfWork) -> Transfer:
+        transfer = _open(work, signed.message.intent)
+        digest = kernel.roster.domain.digest(transfer.intent)
+        if digest != signed.message.intent:
+            raise Refused([Refusal(Rule.WRONG_DIGEST, got=signed.message.intent.hex(), want=digest.hex())])
+        who = who_rejects(signed, transfer.intent, kernel.roster, now)
+        if who is None:
+            raise Refused([Refusal(Rule.SIGNER_UNKNOWN, document="Rejection", want="a person of the newest roster")])
+        if (who == transfer.intent.initiator) != cancels:
+            want = "the initiator" if cancels else "somebody else; the initiator cancels"
+            raise Refused([Refusal(Rule.SIGNER_UNKNOWN, document="Rejection", signer=who, want=want)])
+        if transfer.status is to[0] and signed in work.transfers.rejections(digest):
+            return transfer
+        _check_unasked(transfer, now, expired=True)
+        work.transfers.reject(who, signed, now)
+        after = move(transfer, to[0], now, to[1])
+        _release(work, kernel, transfer, now, signed)
+        work.transfers.update(after, transfer, f"{who}: {signed.message.reason}")
+        return after
+
+    return store.run(work)
+
+
+def expire(store: Store, kernel: Kernel, now: int, most: int = 100) -> Sequence[Transfer]:
+    """End what is past its expiry and was never asked to be signed, each in a transaction of its own, and free the holds."""
+    due = store.read(lambda work: [transfer.digest for transfer in work.transfers.expiring(now, most)])
+    ended = (store.run(partial(_expire, kernel=kernel, digest=digest, now=now)) for digest in due)
+    return [transfer for transfer in ended if transfer is not None]
+
+
+def _expire(work: UnitOfWork, kernel: Kernel, digest: bytes, now: int) -> Transfer | None:
+    transfer = work.transfers.get(digest)
+    if transfer is None or transfer.status.is_final or transfer.status.is_asked or transfer.intent.expiry > now:
+        return None
+    after = move(transfer, Status.EXPIRED, now)
+    _release(work, kernel, transfer, now, None)
+    work.transfers.update(after, transfer, f"expired at {transfer.intent.expiry}")
+    return after
+
+
+def _release(work: UnitOfWork, kernel: Kernel, transfer: Transfer, now: int, no: Signed[Rejection] | None) -> None:
+    if transfer.hold is None:
+        return
+    rejection, signatures = ((), ()) if no is None else ((no.message,), no.signatures)
+    origin = Release(transfer.hold, transfer.digest, rejection, signatures)
+    entry = holds.release(origin, transfer.intent, kernel.assets)
+    if entry is not None:
+        work.journal.append(entry, now)
+
+
+def _open(work: UnitOfWork, digest: bytes) -> Transfer:
+    transfer = work.transfers.get(digest)
+    if transfer is None:
+        raise Refused([Refusal(Rule.UNKNOWN_TRANSFER, intent=digest.hex())])
+    return transfer
+
+
+def _check_unasked(transfer: Transfer, now: int, *, expired: bool = False) -> None:
+    """Refuse what comes too late: after the end, after the permit, after the expiry (which alone ends nothing)."""
+    if transfer.status.is_final:
+        raise Refused([Refusal(Rule.ILLEGAL_MOVE, intent=transfer.digest.hex(), was=transfer.status.value)])
+    if transfer.status.is_asked:
+        raise Refused([Refusal(Rule.SIGNATURE_ASKED, intent=transfer.digest.hex(), was=transfer.status.value)])
+    if not expired and now >= transfer.intent.expiry:
+        raise Refused([Refusal(Rule.EXPIRED, document="TransferIntent", expired=transfer.intent.expiry, now=now)])
