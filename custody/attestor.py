@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The attestor's own process, the client that talks to it, and the offline check of what it signs."""
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from custody.flows.attestation import Attestor, InForce
-from custody.flows.ports import Clock
+from custody.flows.ports import Clock, Screening
 from custody.rules.attested import check_safes, verify_signature, verify_statement
 from custody.rules.certificates import DepositAddress, SeatHead
 from custody.rules.errors import InvalidInput, Unavailable
+from custody.rules.intents import Anchor
 from custody.rules.refusals import Refusal, Refused, Rule
 from custody.rules.roster import RosterVersion
 from custody.rules.signatures import Key, Signature, Signed
@@ -60,6 +62,12 @@ def attestor_handlers(attestor: Attestor, genesis: bytes | None = None) -> Mappi
         read_body(body)
         return attestor.statement().to_json()
 
+    def attest(body: object) -> object:
+        anchor, intents = read_body(body, "anchor", "intents")
+        if not isinstance(intents, list):
+            raise InvalidInput("intents", Rule.MALFORMED, type(intents).__name__, "a list of digests")
+        return attestor.attest(Anchor.from_json(anchor), [_digest(intent) for intent in intents]).to_json()
+
     def advance(body: object) -> object:
         text = read_text(read_body(body, "seconds")[0], "seconds")
         if not text.isdecimal() or len(text) > _DIGITS:
@@ -70,11 +78,18 @@ def attestor_handlers(attestor: Attestor, genesis: bytes | None = None) -> Mappi
         read_body(body)
         return attestor.status()
 
-    verbs = (identity, sign_roster, pin, bind, statement, advance, status)
+    verbs = (identity, sign_roster, pin, bind, statement, attest, advance, status)
     return {verb.__name__: verb for verb in verbs}
 
 
 _DIGITS: Final = 9
+
+
+def _digest(found: object) -> bytes:
+    text = read_text(found, "intents")
+    if re.fullmatch("0x[0-9a-f]{64}", text) is None:
+        raise InvalidInput("intents", Rule.MALFORMED, repr(text[:80]), "0x and 64 lower-case hex digits")
+    return bytes.fromhex(text[2:])
 
 
 def wall_clock() -> int:
@@ -94,6 +109,7 @@ def serve_attestor(
     cache: Path | None = None,
     clock: Clock = wall_clock,
     seat_heads: Callable[[], Sequence[Signed[SeatHead]]] = tuple,
+    screening: Screening | None = None,
     ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Host the attestor until SIGTERM; raises InvalidInput or Unavailable where it cannot begin.
@@ -126,7 +142,7 @@ def serve_attestor(
         for chain, own in nodes.items()
     }
     store = open_store(database, in_force.assets, read_only=True)
-    attestor = Attestor(store, views, memory, ChainDeriver(), clock, in_force, seat_heads=seat_heads)
+    attestor = Attestor(store, views, memory, ChainDeriver(), clock, in_force, seat_heads=seat_heads, screening=screening)
     serve(socket, attestor_handlers(attestor, genesis), ready)
 
 
@@ -156,6 +172,11 @@ class RemoteAttestor:
     def statement(self) -> Signed[Statement]:
         """See `AttestorPort`."""
         return _read(lambda found: Signed.from_json(Statement, found), self._client.call("statement"))
+
+    def attest(self, anchor: Anchor, intents: Sequence[bytes]) -> Signed[Statement]:
+        """See `AttestorPort`. Whoever asked compares the answer with the question and checks the signature."""
+        asked = {"anchor": anchor.to_json(), "intents": ["0x" + intent.hex() for intent in intents]}
+        return _read(lambda found: Signed.from_json(Statement, found), self._client.call("attest", asked))
 
     def advance(self, seconds: int) -> int:
         """Move the statement clock forward, where genesis declares one; gives the time there now."""

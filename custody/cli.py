@@ -35,6 +35,8 @@ HELP: Final = {
     "ledger": "The journal: verify it to its origins, list entries, record signed settlements.",
     "coverage": "Reserves, liabilities and surplus of each asset at one final height per chain.",
     "statement": "The attestor's signed statement: make one, or verify one offline.",
+    "deriver": "The deriver: the process that derives addresses for the API, with no key and no node.",
+    "api": "The REST API of the backend and the treasury: signed requests in, proposals and evidence out.",
 }
 """One line for each sub-command, in the order of use; known here so that listing them imports none."""
 

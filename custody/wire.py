@@ -26,7 +26,9 @@ from custody.rules.refusals import Refusal, Refused, Rule
 Handler = Callable[[object], object]
 """Takes a request's body, gives the answer's; both JSON. Raises Refused, InvalidInput or Unavailable."""
 
-MESSAGE_BYTES: Final = 1 << 20
+MESSAGE_BYTES: Final = 8 << 20
+"""A request to sign 100 payments has 0.3 MB of signed messages, its PSBT 0.8 MB where 100 coins bring previous transactions of 100
+outputs each; both as hex in JSON. Only this account's own processes can send one at all."""
 SERVER_SECONDS: Final = 10.0
 """How long a server waits for the next bytes of a request, and for a client to take its answer."""
 CLIENT_SECONDS: Final = 60.0
@@ -51,6 +53,20 @@ def read_text(value: object, field: str) -> str:
     """A value that has to be text; raises InvalidInput."""
     if not isinstance(value, str):
         raise InvalidInput(field, Rule.MALFORMED, type(value).__name__, "text")
+    return value
+
+
+def read_count(value: object, field: str) -> int:
+    """A value that has to be a whole number from 0 on; raises InvalidInput."""
+    if type(value) is not int or value < 0:
+        raise InvalidInput(field, Rule.MALFORMED, str(value)[:_TOLD], "0 or more")
+    return value
+
+
+def read_object(value: object, field: str) -> dict[str, object]:
+    """A value that has to be an object; raises InvalidInput."""
+    if not isinstance(value, dict):
+        raise InvalidInput(field, Rule.MALFORMED, type(value).__name__, "an object")
     return value
 
 

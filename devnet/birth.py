@@ -222,16 +222,20 @@ def _found(world: World, progress: Callable[[str], None]) -> None:
 
 
 def _activate(world: World, progress: Callable[[str], None]) -> None:
-    """The owners put the bundle in force, once."""
+    """The owners put the bundle in force, once, and every seat verifies that for itself; seats that did answer the same."""
     deployment = world.deployment
     bundle, key = deployment.bundle, deployment.bundle.hash.hex()
-    if deployment.store.read(lambda work: work.documents.get(ACTIVATION, key)) is not None:
-        return
-    activation = PolicyActivation(bundle.hash, ZERO32, ZERO32, "gil", wall_clock())
-    owners = world.cast.sign(deployment.roster.domain, Signed(activation, ()), POLICY_OWNERS[:3])
-    deployment.store.run(lambda work: work.documents.put(BUNDLE, key, bundle.to_json()))
-    deployment.store.run(lambda work: work.documents.put(ACTIVATION, key, owners.to_json()))
-    progress(f"policy bundle 0x{key} in force, signed by {', '.join(POLICY_OWNERS[:3])}")
+    known = deployment.store.read(lambda work: work.documents.get(ACTIVATION, key))
+    if known is None:
+        activation = PolicyActivation(bundle.hash, ZERO32, ZERO32, "gil", wall_clock())
+        owners = world.cast.sign(deployment.roster.domain, Signed(activation, ()), POLICY_OWNERS[:3])
+        deployment.store.run(lambda work: work.documents.put(BUNDLE, key, bundle.to_json()))
+        deployment.store.run(lambda work: work.documents.put(ACTIVATION, key, owners.to_json()))
+        known = owners.to_json()
+    signed = Signed.from_json(PolicyActivation, known)
+    for seat in parts.seats(deployment.settings).values():
+        seat.admit_policy(signed, bundle.to_json())
+    progress(f"policy bundle 0x{key} in force, signed by {', '.join(POLICY_OWNERS[:3])}, verified by every seat")
 
 
 def _missing_wallets(world: World) -> tuple[Birth, ...]:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from custody.commands.common import Home, home, out, read_signed, write_json
-from custody.rules.errors import InvalidInput
+from custody.rules.errors import InvalidInput, Unavailable
 from custody.rules.governance import PolicyActivation
 from custody.rules.refusals import Rule
 from custody.rules.signatures import Signed
@@ -39,7 +39,11 @@ def draft(
 def activate(
     file: Annotated[Path, typer.Argument(help="An activation with its owners' signatures.")], home_option: Home = None
 ) -> None:
-    """Check the owners' quorum and put the bundle in force. Ground knows one bundle: the first."""
+    """Check the owners' quorum, put the bundle in force, and hand it to every seat that answers, which verifies it for itself.
+
+    May be run again: seats that have it answer the same. There is one bundle so far: the first.
+    """
+    from custody import parts
     from custody.bootstrap import ACTIVATION, BUNDLE, open_deployment, wall_clock
     from custody.rules.refusals import raise_if
     from custody.rules.typed import ZERO32
@@ -55,3 +59,11 @@ def activate(
     deployment.store.run(lambda work: work.documents.put(BUNDLE, key, deployment.bundle.to_json()))
     deployment.store.run(lambda work: work.documents.put(ACTIVATION, key, document.to_json()))
     out.print(f"in force: bundle 0x{key}", markup=False)
+    for name, seat in parts.seats(deployment.settings).items():
+        try:
+            seat.admit_policy(document, deployment.bundle.to_json())
+        except Unavailable:  # a cold seat: it is handed the same files inside a ceremony
+            folder = deployment.settings.bundle
+            out.print(f"seat {name} is silent: bulkhead seat admit-policy {name} {file} {folder} --socket …", markup=False)
+        else:
+            out.print(f"seat {name} has it", markup=False)

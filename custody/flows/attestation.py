@@ -7,19 +7,26 @@ from the head it last vouched for, balances from its own books, and coins from i
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from threading import Lock
 from typing import Final
 
+from custody.flows.attesting_payouts import Asking, Ground, consumed, flown
 from custody.flows.history import History
 from custody.flows.inventory import GAP, Inventory, InventoryReader, check_derived
 from custody.flows.mirror import ROSTER, rosters_from
 from custody.flows.panel import Panel, VouchedPanel
-from custody.flows.ports import AddressDeriver, AttestorMemory, ChainView, Clock, Store, UnitOfWork
+from custody.flows.ports import AddressDeriver, AttestorMemory, ChainView, Clock, Prices, Screening, Store, UnitOfWork
+from custody.flows.prices import PriceReader
+from custody.flows.sights import find, look, remember
 from custody.flows.verification import AuditState, audit_journal, compare_totals
 from custody.rules.amounts import Asset, Assets
 from custody.rules.certificates import DepositAddress, SeatHead
 from custody.rules.deposits import BlockRef
 from custody.rules.errors import InvalidInput, Unavailable
+from custody.rules.in_flight import Flight, Outgoing
+from custody.rules.intents import Anchor
 from custody.rules.ledger import AccountKind, JournalHead
 from custody.rules.provenance import Authorities
 from custody.rules.refusals import Refusal, Refused, Rule, raise_if
@@ -52,20 +59,6 @@ class InForce:
     activated: CheckActivation
 
 
-@dataclass(frozen=True, slots=True)
-class Ground:
-    """What one statement stands on: roster and inventory as verified, an audited ledger, one final block per chain."""
-
-    roster: Roster
-    inventory: Inventory
-    ledger: AuditState
-    finals: Mapping[Chain, BlockRef]
-
-
-def _nothing_in_flight() -> Mapping[str, int]:
-    return {}
-
-
 def _no_heads() -> Sequence[Signed[SeatHead]]:
     return ()
 
@@ -83,11 +76,12 @@ class Attestor:
         in_force: InForce,
         *,
         seat_heads: Callable[[], Sequence[Signed[SeatHead]]] = _no_heads,
-        in_flight: Callable[[], Mapping[str, int]] = _nothing_in_flight,
+        screening: Screening | None = None,
     ) -> None:
         self._store, self._nodes, self._memory, self._derive = store, nodes, memory, derive
         self._clock, self._in_force = clock, in_force
-        self._seat_heads, self._in_flight = seat_heads, in_flight
+        self._seat_heads, self._screening = seat_heads, screening
+        self._prices, self._enrolled, self._turn = PriceReader(), 0, Lock()
         self._reader = InventoryReader(derive)
         self._verified: tuple[tuple[Signed[RosterVersion] | None, Sequence[object]], tuple[Roster, ...]] = (
             (None, ()),
@@ -217,23 +211,63 @@ class Attestor:
         Raises Refused naming the position at which history does not hold, and Unavailable where nodes are silent or differ. A
         shortfall is no refusal here: it is what the statement says.
         """
+        with self._turn:
+            return self._speak(None, ())
+
+    def attest(self, anchor: Anchor, intents: Sequence[bytes]) -> Signed[Statement]:
+        """Speak for one payout: as `statement`, and bind these intents to this anchor for ever before anything is signed.
+
+        From then on they are in flight, until a final block consumes the anchor. Asked again while nothing changed it says the
+        same with a new number. Without intents it names the anchor only, for a void or a rotation. An anchor may be asked for
+        with other intents, as when one of a batch has expired: seats sign one payload for it, and one at most is mined.
+
+        Raises Refused (hold_does_not_stand, insufficient_balance, intent_bound_to_another_anchor, anchor_already_consumed,
+        reserved_coin_cannot_be_spent, payload_of_another_wallet, expired, all of `statement`), Unavailable (no price).
+        """
+        with self._turn:
+            return self._speak(anchor, intents)
+
+    def _speak(self, anchor: Anchor | None, intents: Sequence[bytes]) -> Signed[Statement]:
         attested = self._memory.attested() or JournalHead()
         panels = {chain: self._panel(chain, views) for chain, views in self._nodes.items()}
+        time = max(self.now(), self._last_time)
         whole = False
         try:
-            ground = self._store.read(lambda work: self._examine(work, attested, panels))
+            ground = self._store.read(lambda work: self._examine(work, attested, panels, intents, time))
             whole = True
         finally:
             if not whole:
                 self._forget()  # whatever was half taken in is read again
-        body = self._compose(ground, panels)
+        remember(ground.sighted, self._memory, ground.roster, self._in_force.assets, time)
+        self._enrolled = ground.sighted.up_to
+        states = {state.wallet: state for state in self._safe_states(ground, panels)}
+        flights = self._landed(ground, panels, states, time)
+        asking = None
+        if anchor is not None:
+            known = self._in_force.assets, self._screening, time
+            asking = Asking(anchor, tuple(intents), ground, flights, panels, states, *known)
+            raise_if(asking.refusals())
+        body = self._compose(ground, panels, tuple(states.values()), flights, asking, time)
         if ground.ledger.head != attested:
             self._memory.extend(attested, ground.ledger.head)
             self._vouched = ground.ledger.head
+        if asking is not None and asking.attested:
+            self._memory.attest(asking.attested)  # durable before the signature exists (DESIGN.md, law 5)
         self._last_time = body.time
         return Signed(body, (self._memory.sign(ground.roster.domain.digest(body)),))
 
-    def _examine(self, work: UnitOfWork, attested: JournalHead, panels: Mapping[Chain, Panel]) -> Ground:
+    def _landed(
+        self, ground: Ground, panels: Mapping[Chain, Panel], states: Mapping[bytes, SafeState], time: int
+    ) -> Sequence[Flight]:
+        """What is in flight at this statement's final blocks: nothing else than a consumed anchor ends a flight."""
+        flying = {flight.attested.digest: flight.attested.anchor for flight in self._memory.flights() if not flight.ended}
+        ended = {anchor: consumed(anchor, ground, panels, states) for anchor in set(flying.values())}
+        self._memory.land([digest for digest, anchor in flying.items() if ended[anchor]], time)
+        return self._memory.flights()
+
+    def _examine(
+        self, work: UnitOfWork, attested: JournalHead, panels: Mapping[Chain, Panel], asked: Sequence[bytes], time: int
+    ) -> Ground:
         """Everything that one ledger snapshot is asked for, and then one final block per chain, never the other way round."""
         rosters = self._rosters(work)
         raise_if(self._in_force.activated(work, rosters[-1], self.now()))
@@ -248,9 +282,14 @@ class Attestor:
         self._audit(work, Authorities(known, rosters, schedules, inventory.holding_of, inventory.tiers), panels)
         raise_if(_check_heights(finals, self._history.heights))
         self._heights = {chain.name: final.height for chain, final in finals.items()}
-        return Ground(rosters[-1], inventory, self._audited, finals)
+        intents = dict(find(work, asked, self._audited, rosters[-1], known, time))
+        sighted = look(work, self._audited, inventory, tuple(intents.values()), self._enrolled)
+        prices = self._prices.fresh(work.documents, rosters[-1], time) if asked else Prices({})
+        return Ground(rosters[-1], inventory, self._audited, finals, intents, sighted, prices)
 
     def _audit(self, work: UnitOfWork, authorities: Authorities, panels: Mapping[Chain, Panel]) -> None:
+        if self._audited.head.position:  # what is new since the last statement did not happen before it
+            self._audited.moves.floor = max(self._audited.moves.floor, self._last_time)
         findings = audit_journal(work, self._audited, authorities, panels)
         findings += compare_totals(work, self._audited, authorities.assets)
         if findings and all(finding.refusal.rule is Rule.ORIGIN_UNKNOWN for finding in findings):
@@ -284,21 +323,31 @@ class Attestor:
 
     # composing
 
-    def _compose(self, ground: Ground, panels: Mapping[Chain, Panel]) -> Statement:
-        time = max(self.now(), self._last_time)
-        in_flight, totals = self._in_flight(), defaultdict[tuple[AccountKind, Asset], int](int)
+    def _compose(
+        self,
+        ground: Ground,
+        panels: Mapping[Chain, Panel],
+        safes: tuple[SafeState, ...],
+        flights: Sequence[Flight],
+        asking: Asking | None,
+        time: int,
+    ) -> Statement:
+        out = flown(ground, flights, self._in_force.assets, asking.anchor if asking is not None else None)
+        totals = defaultdict[tuple[AccountKind, Asset], int](int)
         for (account, asset), units in ground.ledger.balances.items():
             totals[account.kind, asset] += units
+        facts = asking.facts(partial(self._first_sight, time=time)) if asking is not None else ()
+        rows = [self._row(asset, ground, panels, totals, out, time) for asset in self._in_force.assets]
+        if asking is not None:
+            rows = [replace(row, matured_fees=row.matured_fees + asking.unswept(row.asset)) for row in rows]
         return Statement(
             sequence=self._memory.next_sequence(1),
             time=time,
-            anchor=(),
-            intents=(),
+            anchor=() if asking is None else (asking.anchor,),
+            intents=facts,
             heights=tuple(ChainHeight(c.name, b.height, b.hash, b.time) for c, b in sorted(ground.finals.items())),
-            coverage=tuple(
-                self._row(asset, ground, panels, totals, in_flight, time) for asset in self._in_force.assets
-            ),
-            safes=tuple(self._safe_states(ground, panels)),
+            coverage=tuple(rows),
+            safes=safes,
             seats=tuple(self._seat_positions(ground.roster)),
             ledger_position=ground.ledger.head.position,
             ledger_head=ground.ledger.head.hash,
@@ -306,13 +355,17 @@ class Attestor:
             policy=self._in_force.policy,
         )
 
+    def _first_sight(self, digest: bytes, time: int) -> int:
+        """Zero for what was never seen: an enrolment that is nobody's word has no age."""
+        return 0 if self._memory.unseen([digest]) else self._memory.first_sight(digest, time)
+
     def _row(
         self,
         asset: Asset,
         ground: Ground,
         panels: Mapping[Chain, Panel],
         totals: Mapping[tuple[AccountKind, Asset], int],
-        in_flight: Mapping[str, int],
+        out: Outgoing,
         now: int,
     ) -> AssetCoverage:
         addresses, at = ground.inventory.customer_addresses(asset.chain), ground.finals[asset.chain]
@@ -326,9 +379,9 @@ class Attestor:
             on_chain=on_chain,
             in_ledger=in_ledger,
             available=totals.get((AccountKind.CUSTOMER_AVAILABLE, asset), 0),
-            held=totals.get((AccountKind.CUSTOMER_HELD, asset), 0),
+            held=totals.get((AccountKind.CUSTOMER_HELD, asset), 0) - out.held.get(asset.symbol, 0),
             suspense=totals.get((AccountKind.SUSPENSE, asset), 0),
-            in_flight=in_flight.get(asset.symbol, 0),
+            in_flight=out.units.get(asset.symbol, 0),
             accrued_fees=totals.get((AccountKind.ACCRUED_FEES, asset), 0),
             matured_fees=ground.ledger.matured_fees(asset, max(0, now - maturity)),
         )

@@ -230,7 +230,8 @@ _GRAVEST: Final = (SubStatus.FROZEN, SubStatus.BLOCKED_BY_POLICY, SubStatus.BLOC
 
 def _place(refusals: Sequence[Refusal]) -> tuple[Status, SubStatus | None]:
     """Where these reasons leave a transfer: blocked by the gravest, else with people, else in the queue."""
-    found = [_WAITS.get(refusal.rule, (Status.BLOCKED, SubStatus.BLOCKED_BY_POLICY)) for refusal in refusals]
+    counted = [refusal for refusal in refusals if "person" not in refusal.operands]  # a stray approval hinders nobody
+    found = [_WAITS.get(refusal.rule, (Status.BLOCKED, SubStatus.BLOCKED_BY_POLICY)) for refusal in counted]
     for sub_status in _GRAVEST:
         if (Status.BLOCKED, sub_status) in found:
             return Status.BLOCKED, sub_status

@@ -14,6 +14,7 @@ from custody.rules.approvals import Approval
 from custody.rules.certificates import DepositAddress, Enrolment, SeatHead, SeatKey, WalletCertificate
 from custody.rules.deposits import BlockRef, DepositStatus, Sighting
 from custody.rules.errors import Unavailable
+from custody.rules.governance import Freeze, PolicyActivation, Unfreeze
 from custody.rules.in_flight import Attested, Flight
 from custody.rules.intents import Anchor, Rejection, TransferIntent
 from custody.rules.ledger import Account, AccountKind, Entry, JournalEntry, JournalHead
@@ -30,6 +31,7 @@ from custody.rules.payments import (
 )
 from custody.rules.refusals import Refusal
 from custody.rules.roster import RosterVersion
+from custody.rules.seat_request import Request
 from custody.rules.signatures import Key, Signature, Signed
 from custody.rules.statements import SafeState, Statement
 from custody.rules.transfers import Permit, Reserved, Status, SubStatus, Transfer
@@ -515,6 +517,22 @@ class SeatPort(Protocol):
         """The newest head of the seat's own journal, signed."""
         ...
 
+    def admit_policy(self, signed: Signed[PolicyActivation], documents: Mapping[str, object]) -> Signed[SeatHead]:
+        """Put a bundle in force: its owners' activation, and its documents, which the seat reads and hashes by itself."""
+        ...
+
+    def sign(self, request: Request) -> SeatSignatures:
+        """Decode, decide, record, sign; an identical request gets identical signatures. Raises Refused with every reason."""
+        ...
+
+    def freeze(self, signed: Signed[Freeze]) -> Signed[SeatHead]:
+        """Stop a scope for hours by one person's signature; anyone may carry it."""
+        ...
+
+    def unfreeze(self, signed: Signed[Unfreeze]) -> Signed[SeatHead]:
+        """End a freeze early, by quorum and after its delay."""
+        ...
+
 
 class AttestorPort(Protocol):
     """The attestor: own process, own nodes, own key, read-only ledger."""
@@ -600,6 +618,10 @@ class AttestorMemory(Protocol):
 
     def land(self, intents: Collection[bytes], at: int) -> None:
         """Note that the anchor of these was finally consumed; those that ended more than a day before are no longer listed."""
+        ...
+
+    def unseen(self, digests: Collection[bytes]) -> Sequence[bytes]:
+        """Those of them that were never seen."""
         ...
 
     def first_sight(self, digest: bytes, now: int) -> int:

@@ -6,7 +6,7 @@ the database could otherwise free a hold whose signatures are out, and spend the
 payout").
 """
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -22,6 +22,7 @@ from custody.rules.walls import CUSTOMER
 
 DAY: Final = 86_400
 HOUR: Final = 3_600
+_KEPT: Final = 2 * DAY
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,8 @@ class Moves:
     of: dict[bytes, Move] = field(default_factory=dict)
     dead: set[bytes] = field(default_factory=set)
     """Intents that a release or a void ended: nothing of them moved."""
-    settled: dict[Account, list[tuple[int, Asset, int]]] = field(default_factory=lambda: defaultdict(list))
+    settled: dict[Account, deque[tuple[int, Asset, int]]] = field(default_factory=lambda: defaultdict(deque))
+    _ended: deque[tuple[int, bytes]] = field(default_factory=deque)
 
     def note(self, recorded: JournalEntry, digest_of: Callable[[TransferIntent], bytes]) -> None:
         """Take one audited entry in."""
@@ -82,10 +84,19 @@ class Moves:
                     self._die(digest)
                 elif digest in self.of:
                     self.of[digest] = Move(self.of[digest].intent, at)
+                    self._ended.append((at, digest))
+            self._forget()
         elif isinstance(origin, Signed) and isinstance(origin.message, Settlement):
             for posting in recorded.entry.postings:
                 if posting.account.kind is AccountKind.CUSTOMER_AVAILABLE and posting.side is Side.CREDIT:
-                    self.settled[posting.account].append((at, posting.amount.asset, posting.amount.units))
+                    lately = self.settled[posting.account]
+                    lately.append((at, posting.amount.asset, posting.amount.units))
+                    while lately[0][0] < at - _KEPT:
+                        lately.popleft()
+
+    def _forget(self) -> None:
+        while self._ended and self._ended[0][0] < self.floor - _KEPT:
+            self.of.pop(self._ended.popleft()[1], None)
 
     def _die(self, digest: bytes) -> None:
         self.of.pop(digest, None)

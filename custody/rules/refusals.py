@@ -139,6 +139,18 @@ class Rule(StrEnum):
     COIN_GONE = "reserved_coin_cannot_be_spent"
     ENVELOPE_STALE = "relayers_nonce_used_by_another_transaction"
     SECOND_DECODER = "second_decoder_disagrees"
+    # requests to the API (TERMS.md, "API"; RFC 9421, RFC 9530)
+    NOT_COVERED = "component_not_signed"
+    CONTENT_DIGEST = "content_digest_mismatch"
+    REPLAYED = "request_replayed"
+    BODY_TOO_LARGE = "body_too_large"
+    MEDIA_TYPE = "media_type_not_json"
+    IDEMPOTENCY_MISSING = "idempotency_key_missing"
+    IDEMPOTENCY_IN_FLIGHT = "idempotency_key_in_flight"
+    NO_ROUTE = "no_such_route"
+    METHOD = "method_not_allowed"
+    UNAVAILABLE = "unavailable"
+    INTERNAL = "internal_error"
 
 
 @dataclass(frozen=True, slots=True)

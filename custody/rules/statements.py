@@ -19,7 +19,12 @@ class ChainHeight(Struct):
 
 @dataclass(frozen=True, slots=True)
 class AssetCoverage(Struct):
-    """One asset in base units. `reserves` is the lesser of chain and ledger over customer-tier wallets."""
+    """One asset in base units. `reserves` is the lesser of chain and ledger over customer-tier wallets.
+
+    `in_flight` is what attested payouts will still take out of them, their maximum fees on Bitcoin included; what was held for
+    these is counted there and no longer in `held`, as law 2 asks: what is owed after those outflows. In a statement that names an
+    anchor its own intents are in `held`, in `matured_fees`, and not in `in_flight`: the seat counts them.
+    """
 
     asset: str
     reserves: Uint256

@@ -30,6 +30,7 @@ class VaultMemory(AttestorVault):
         self._documents = vault
         self._payouts: dict[bytes, Attested] = {}
         self._sights: dict[bytes, int] = {}
+        self._seen: set[str] | None = None
 
     def pinned(self) -> Signed[RosterVersion] | None:
         """Genesis as it was pinned."""
@@ -66,21 +67,21 @@ class VaultMemory(AttestorVault):
 
         They are listed first: cut off here, an intent that is listed and not bound was never signed for, and is nobody's yet.
         """
-        raise_if(_bound_elsewhere(payout, [self._attested(asked.digest) for asked in payout]))
+        raise_if(_bound_elsewhere(payout, [self._payout(asked.digest) for asked in payout]))
         listed, at = self._listed()
         new = {asked.digest.hex(): "0" for asked in payout if asked.digest.hex() not in listed}
         if new:
             self._list(listed | new, at)
         for asked in payout:
-            if self._attested(asked.digest) is None:
+            if self._payout(asked.digest) is None:
                 with suppress(CasConflict):
                     self._documents.write(f"{_PAYOUTS}/{asked.digest.hex()}", asked.to_json(), cas=0)
-        raise_if(_bound_elsewhere(payout, [self._attested(asked.digest) for asked in payout]))
+        raise_if(_bound_elsewhere(payout, [self._payout(asked.digest) for asked in payout]))
 
     def flights(self) -> Sequence[Flight]:
         """What is in flight, and what ended within a day."""
         listed, _ = self._listed()
-        found = ((self._attested(bytes.fromhex(name)), int(ended)) for name, ended in sorted(listed.items()))
+        found = ((self._payout(bytes.fromhex(name)), int(ended)) for name, ended in sorted(listed.items()))
         return [Flight(attested, ended) for attested, ended in found if attested is not None]
 
     def land(self, intents: Collection[bytes], at: int) -> None:
@@ -91,6 +92,12 @@ class VaultMemory(AttestorVault):
         landed = {digest.hex(): str(at) for digest in intents if listed.get(digest.hex()) == "0"}
         kept = {name: ended for name, ended in listed.items() if ended == "0" or int(ended) > at - DAY}
         self._list(kept | landed, version)
+
+    def unseen(self, digests: Collection[bytes]) -> Sequence[bytes]:
+        """Those never seen. Names are listed once: a start reads no time that nobody asks for."""
+        if self._seen is None:
+            self._seen = set(self._documents.list(_SEEN))
+        return [digest for digest in digests if digest.hex() not in self._seen]
 
     def first_sight(self, digest: bytes, now: int) -> int:
         """When this was first seen, which no row can date back."""
@@ -103,9 +110,11 @@ class VaultMemory(AttestorVault):
                     self._documents.write(path, {"at": str(now)}, cas=0)
                 stored, _ = self._documents.read(path)
             known = self._sights[digest] = _whole_number(stored, "at", path)
+            if self._seen is not None:
+                self._seen.add(digest.hex())
         return known
 
-    def _attested(self, digest: bytes) -> Attested | None:
+    def _payout(self, digest: bytes) -> Attested | None:
         if digest not in self._payouts:
             stored, _ = self._documents.read(f"{_PAYOUTS}/{digest.hex()}")
             if stored is None:

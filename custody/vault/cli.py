@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""`bulkhead seat init | serve | status | head | sign-roster | pin`. Nothing here prints or takes a private key."""
+"""`bulkhead seat init | serve | status | head | journal | sign-roster | pin | admit-policy | sign | freeze | unfreeze`.
+
+Nothing here prints or takes a private key. Cold seats are asked the same way inside a ceremony: files in, files out.
+"""
 
 import json
 from pathlib import Path
@@ -47,12 +50,13 @@ def init(name: Name, approle: AppRole) -> None:
 @app.command()
 def serve(name: Name, approle: AppRole, socket: Socket, genesis: Genesis = None) -> None:
     """Host the seat on its socket until SIGTERM."""
+    from custody.seating import read_bundle
     from custody.vault.host import serve_seat
 
     def ready() -> None:
         typer.echo(f"seat {name} answers on {socket}", err=True)
 
-    serve_seat(name, approle, socket, genesis=_digest(genesis), ready=ready)
+    serve_seat(name, approle, socket, read_bundle=read_bundle, genesis=_digest(genesis), ready=ready)
 
 
 @app.command()
@@ -84,6 +88,74 @@ def pin(name: Name, file: Path, socket: Socket, genesis: Genesis = None) -> None
     _show({"seat": name, "genesis": "0x" + found.hex()})
 
 
+@app.command("admit-policy")
+def admit_policy(
+    name: Name,
+    activation: Annotated[Path, typer.Argument(help="The activation, signed by its owners.")],
+    bundle: Annotated[Path, typer.Argument(help="The bundle's folder, or the file that `policy activate` wrote.")],
+    socket: Socket,
+) -> None:
+    """Have the seat put a policy bundle in force; it hashes the bundle by itself. Prints the journal's new head."""
+    from custody.rules.governance import PolicyActivation
+    from custody.rules.signatures import Signed
+    from custody.seating import documents_of
+
+    documents = documents_of(bundle) if bundle.is_dir() else _read(bundle)
+    if not isinstance(documents, dict):
+        raise InvalidInput(bundle.name, Rule.MALFORMED, type(documents).__name__, "a bundle's documents")
+    _show(_seat(name, socket).admit_policy(Signed.from_json(PolicyActivation, _read(activation)), documents).to_json())
+
+
+@app.command()
+def sign(
+    name: Name,
+    request: Annotated[Path, typer.Argument(help="The request: payload, intents, approvals, statement, in JSON.")],
+    socket: Socket,
+    out: Annotated[Path | None, typer.Option("--out", help="Where to write the signatures; printed if not given.")] = None,
+) -> None:
+    """Have the seat decide on REQUEST by itself and sign it. Ask again after a failure: the same request, the same answer."""
+    from custody.rules.seat_request import Request
+
+    signed = _seat(name, socket).sign(Request.from_json(_read(request))).to_json()
+    if out is None:
+        _show(signed)
+        return
+    fresh = out.with_name(out.name + ".fresh")
+    fresh.write_text(json.dumps(signed, indent=1) + "\n", encoding="ascii")
+    fresh.replace(out)
+    typer.echo(f"seat {name} signed; signatures in {out}", err=True)
+
+
+@app.command()
+def freeze(name: Name, file: Path, socket: Socket) -> None:
+    """Carry the signed freeze in FILE to the seat and print the journal's new head."""
+    from custody.rules.governance import Freeze
+    from custody.rules.signatures import Signed
+
+    _show(_seat(name, socket).freeze(Signed.from_json(Freeze, _read(file))).to_json())
+
+
+@app.command()
+def unfreeze(name: Name, file: Path, socket: Socket) -> None:
+    """Carry the signed unfreeze in FILE to the seat and print the journal's new head."""
+    from custody.rules.governance import Unfreeze
+    from custody.rules.signatures import Signed
+
+    _show(_seat(name, socket).unfreeze(Signed.from_json(Unfreeze, _read(file))).to_json())
+
+
+@app.command()
+def journal(
+    name: Name,
+    socket: Socket,
+    after: Annotated[int, typer.Option(min=0, help="Only lines behind this position.")] = 0,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="At most so many lines.")] = 100,
+) -> None:
+    """Show the seat's journal: its signed head, and each line with what was recorded."""
+    found, lines = _seat(name, socket).journal(after, limit)
+    _show({"head": found.to_json(), "lines": [line.to_json() for line in lines]})
+
+
 def _seat(name: str, socket: Path) -> "RemoteSeat":
     from custody.vault.keyring import RemoteSeat
 
@@ -95,13 +167,20 @@ def _roster(file: Path) -> "Signed[RosterVersion]":
     from custody.rules.roster import RosterVersion
     from custody.rules.signatures import Signed
 
-    try:
-        body = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise InvalidInput(file.name, Rule.MALFORMED, type(error).__name__, "a readable JSON file") from error
+    body = _read(file)
     if isinstance(body, dict) and "signatures" in body:
         return Signed.from_json(RosterVersion, body)
     return Signed(RosterVersion.from_json(body), ())
+
+
+def _read(file: Path) -> object:
+    from custody.rules.json_text import read_json
+
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(file.name, Rule.MALFORMED, type(error).__name__, "a readable JSON file") from error
+    return read_json(text, file.name)
 
 
 def _digest(text: str | None) -> bytes | None:

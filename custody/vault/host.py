@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The process of one seat: its verbs over a unix socket. Signs nothing that `rules.birth` does not let through."""
+"""The process of one seat: its verbs over a unix socket. Signs nothing that `rules.birth` and `rules.seat` do not let through."""
 
 import ctypes
 import os
@@ -13,15 +13,19 @@ from typing import Final
 from custody.chains.scripts import check_script
 from custody.flows.ports import Clock
 from custody.rules.certificates import WalletCertificate
+from custody.rules.governance import Freeze, PolicyActivation, Unfreeze
 from custody.rules.refusals import Refusal, Refused, Rule
 from custody.rules.roster import RosterVersion
+from custody.rules.seat_request import Request
 from custody.rules.signatures import Signed
 from custody.rules.wallets import Chain
 from custody.vault.openbao import OpenBaoClient
-from custody.vault.seat import SeatHost
-from custody.wire import Handler, read_body, read_text, serve
+from custody.vault.seat import ReadBundle, SeatHost
+from custody.wire import Handler, read_body, read_count, read_object, read_text, serve
 
 _PR_SET_DUMPABLE: Final = 4
+LINES_MOST: Final = 100
+"""Lines of the journal in one answer; each may have a batch of hundreds in it."""
 
 
 def wall_clock() -> int:
@@ -70,7 +74,32 @@ def seat_handlers(seat: SeatHost, genesis: bytes | None = None) -> Mapping[str, 
         return seat.status()
 
     verbs = (identity, sign_roster, pin, admit_roster, make_wallet_key, accept, head, status)
-    return {verb.__name__: verb for verb in verbs}
+    return {**{verb.__name__: verb for verb in verbs}, **_signing_handlers(seat)}
+
+
+def _signing_handlers(seat: SeatHost) -> Mapping[str, Handler]:
+    """What comes after birth: policy, payloads, freezes, and the journal for whoever audits it."""
+
+    def admit_policy(body: object) -> object:
+        signed, documents = read_body(body, "signed", "documents")
+        activation = Signed.from_json(PolicyActivation, signed)
+        return seat.admit_policy(activation, read_object(documents, "documents")).to_json()
+
+    def freeze(body: object) -> object:
+        return seat.freeze(Signed.from_json(Freeze, read_body(body, "signed")[0])).to_json()
+
+    def unfreeze(body: object) -> object:
+        return seat.unfreeze(Signed.from_json(Unfreeze, read_body(body, "signed")[0])).to_json()
+
+    def sign(body: object) -> object:
+        return seat.sign(Request.from_json(read_body(body, "request")[0])).to_json()
+
+    def journal(body: object) -> object:
+        after, limit = read_body(body, "after", "limit")
+        lines = seat.lines(read_count(after, "after"), min(read_count(limit, "limit"), LINES_MOST))
+        return {"head": seat.head().to_json(), "lines": [line.to_json() for line in lines]}
+
+    return {verb.__name__: verb for verb in (admit_policy, freeze, unfreeze, sign, journal)}
 
 
 def serve_seat(
@@ -78,13 +107,14 @@ def serve_seat(
     approle: Path,
     path: Path,
     *,
+    read_bundle: ReadBundle,
     clock: Clock = wall_clock,
     genesis: bytes | None = None,
     ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Host a seat until SIGTERM. Raises InvalidInput or Unavailable where it cannot begin."""
     harden()
-    seat = SeatHost(name, OpenBaoClient.from_file(approle), check_script, clock)
+    seat = SeatHost(name, OpenBaoClient.from_file(approle), check_script, clock, read_bundle=read_bundle)
     seat.status()  # a wrong AppRole, a sealed server or another seat's vault shows now, not at the first signature
     serve(path, seat_handlers(seat, genesis), ready)
 

@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The client side of a seat: `SeatPort` over its socket. Believes nothing that it can check."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from custody.rules.certificates import SeatHead, SeatKey, WalletCertificate
 from custody.rules.errors import InvalidInput, Unavailable
+from custody.rules.governance import Freeze, PolicyActivation, Unfreeze
+from custody.rules.payments import SeatSignatures
 from custody.rules.roster import RosterVersion
+from custody.rules.seat_request import Request
 from custody.rules.signatures import Key, Signature, Signed
 from custody.rules.wallets import Chain
+from custody.vault.seat_memory import Line
 from custody.wire import Client
 
 T = TypeVar("T")
@@ -56,6 +60,33 @@ class RemoteSeat:
     def accept(self, signed: Signed[WalletCertificate]) -> Signed[SeatHead]:
         """See `SeatPort`."""
         return self._head(self._client.call("accept", {"signed": signed.to_json()}))
+
+    def admit_policy(self, signed: Signed[PolicyActivation], documents: Mapping[str, object]) -> Signed[SeatHead]:
+        """See `SeatPort`."""
+        return self._head(self._client.call("admit_policy", {"signed": signed.to_json(), "documents": dict(documents)}))
+
+    def freeze(self, signed: Signed[Freeze]) -> Signed[SeatHead]:
+        """See `SeatPort`."""
+        return self._head(self._client.call("freeze", {"signed": signed.to_json()}))
+
+    def unfreeze(self, signed: Signed[Unfreeze]) -> Signed[SeatHead]:
+        """See `SeatPort`."""
+        return self._head(self._client.call("unfreeze", {"signed": signed.to_json()}))
+
+    def sign(self, request: Request) -> SeatSignatures:
+        """See `SeatPort`."""
+        made = self._read(SeatSignatures.from_json, self._client.call("sign", {"request": request.to_json()}))
+        if made.seat != self._name:
+            raise self._another(f"signatures of {made.seat}")
+        return made
+
+    def journal(self, after: int = 0, limit: int = 100) -> tuple[Signed[SeatHead], Sequence[Line]]:
+        """The newest head, signed, and the lines with position > after, ascending; the seat gives at most 100 at once."""
+        answer = self._client.call("journal", {"after": after, "limit": limit})
+        if not isinstance(answer, dict) or set(answer) != {"head", "lines"} or not isinstance(answer["lines"], list):
+            raise self._another("another journal")
+        lines = [self._read(Line.from_json, line) for line in answer["lines"]]
+        return self._head(answer["head"]), lines
 
     def head(self) -> Signed[SeatHead]:
         """See `SeatPort`."""

@@ -1,56 +1,72 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A seat hosted by a process: its decisions are `rules.birth`, its memory and keys lie in its own OpenBao.
+"""A seat hosted by a process: it decides by `rules.birth` and `rules.seat`, and has memory and keys in its own OpenBao.
 
-Every call reads the state, decides, writes the next state with check-and-set, completes the journal, and only then signs. The
-state document carries its newest record, so that one write commits both; whoever comes after a crash writes the record out.
+Every call reads the journal, decides, records the step (`seat_memory`), and only then signs. Signing wallet payloads is in
+`SeatHost.sign`: decode, recall, decide, record, sign.
 """
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final
 
+from custody.chains.payloads import decode
 from custody.flows.ports import Clock
-from custody.rules import birth
+from custody.rules import birth, seat_journal
 from custody.rules.birth import CheckScript, Outcome, SeatRecord, SeatState, Step
 from custody.rules.certificates import SeatHead, SeatKey, WalletCertificate, WalletKey
-from custody.rules.errors import InvalidInput, Unavailable
+from custody.rules.errors import Unavailable
+from custody.rules.governance import Freeze, PolicyActivation, Unfreeze
+from custody.rules.payments import SeatSignatures
+from custody.rules.payouts import Decoded, DecodedPayload, Surroundings
 from custody.rules.refusals import Refusal, Refused, Rule, raise_if
 from custody.rules.roster import RosterVersion
+from custody.rules.seat import decide
+from custody.rules.seat_journal import Learned, SeatJournal
+from custody.rules.seat_request import BundleInForce, Policies, Request
 from custody.rules.signatures import Key, Signature, Signed
 from custody.rules.typed import Domain, Struct
 from custody.rules.wallets import Chain
+from custody.vault.seat_memory import Line, SeatMemory, check_size
+from custody.vault.signing import sign_digests
 from custody.vault.storage import CasConflict, Identity, Vault
 from custody.vault.wallet_keys import Entropy, make_once
 
-STATE: Final = "state"
+ReadBundle = Callable[[Mapping[str, object]], BundleInForce]
+"""Reads a bundle's documents and computes its hash; policies are handed in (DESIGN.md, arrows). Raises InvalidInput."""
+
+CERTIFICATES_MOST: Final = 32
+"""Certificates that a request may bring: each costs derivations before anything is refused."""
 
 
-def record_path(position: int) -> str:
-    """Where one record of the journal lies: create-only, named by its position."""
-    return f"journal/{position}"
-
-
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """The state as stored, and the version to write over."""
-
-    state: SeatState
-    version: int
+def bundle_path(digest: bytes) -> str:
+    """Where the documents of a bundle lie: create-only, named by its hash, which is computed again whenever they are read."""
+    return f"bundles/{digest.hex()}"
 
 
 class SeatHost:
-    """One seat over its own vault. `SeatPort`, and `admit_roster` and `status` beside it; one call at a time."""
+    """One seat over its own vault. `SeatPort`, and `status`, `records` and `lines` beside it; one call at a time."""
 
     def __init__(
-        self, name: str, vault: Vault, check_script: CheckScript, clock: Clock, entropy: Entropy = os.urandom
+        self,
+        name: str,
+        vault: Vault,
+        check_script: CheckScript,
+        clock: Clock,
+        entropy: Entropy = os.urandom,
+        *,
+        read_bundle: ReadBundle,
     ) -> None:
         self._name = name
         self._vault = vault
+        self._memory = SeatMemory(name, vault)
         self._identity = Identity(vault)
         self._check_script = check_script
         self._clock = clock
         self._entropy = entropy
+        self._read_bundle = read_bundle
+        self._bundles: dict[bytes, BundleInForce] = {}
 
     @property
     def name(self) -> str:
@@ -78,7 +94,7 @@ class SeatHost:
 
     def make_wallet_key(self, label: str, chain: Chain) -> SeatKey:
         """The one key for a label and chain with this seat's word for it; made on the first call. Raises Refused."""
-        state = self._load().state
+        state = self._memory.load().state
         raise_if(birth.check_key_request(state, label, chain.name))
         key = state.key(label, chain.name)
         if key is None:
@@ -93,13 +109,114 @@ class SeatHost:
         check = self._check_script
         return self._signed_head(self._move(lambda state, now: birth.accept_certificate(state, signed, check, now)))
 
+    def admit_policy(self, signed: Signed[PolicyActivation], documents: Mapping[str, object]) -> Signed[SeatHead]:
+        """Put a bundle in force: its owners' activation, and its documents, which this seat reads and hashes. Raises Refused."""
+        bundle, activation = self._read_bundle(documents), signed.message
+        if bundle.hash != activation.bundle:
+            got, want = activation.bundle.hex(), bundle.hash.hex()
+            raise Refused([Refusal(Rule.NOT_SUCCESSOR, field="bundle", got=got, want=want)])
+
+        def learn(journal: SeatJournal, now: int) -> Learned:
+            learned = seat_journal.admit_policy(journal, signed, now)
+            if isinstance(learned, SeatJournal) and learned is not journal:
+                self._keep_bundle(bundle, documents)  # before the journal names it: a crash between leaves a file, no gap
+            return learned
+
+        return self._learn(learn, signed)
+
+    def freeze(self, signed: Signed[Freeze]) -> Signed[SeatHead]:
+        """Take a freeze that one person signed. Raises Refused."""
+        return self._learn(lambda journal, now: seat_journal.admit_freeze(journal, signed, now), signed, share=2)
+
+    def unfreeze(self, signed: Signed[Unfreeze]) -> Signed[SeatHead]:
+        """End a freeze early, by quorum and after its delay. Raises Refused where it is not known here, or ended already."""
+        return self._learn(lambda journal, now: seat_journal.admit_unfreeze(journal, signed, now), signed)
+
+    def sign(self, request: Request) -> SeatSignatures:
+        """Sign a payload with this seat's wallet key, if `rules.seat` says yes; the same request again, the same signatures.
+
+        The record is in the journal before the first signature exists (DESIGN.md, law 5). Raises Refused with every reason.
+        """
+        held = self._memory.load()
+        policies = self._policies(held.journal, request)
+        decoded = self._decode(held.journal, request, policies.newest)
+        journal = held.journal
+        if isinstance(decoded, DecodedPayload):
+            journal = self._memory.recall(journal, request, decoded)
+        plan = decide(request, decoded, journal, policies, self._time(journal, request))
+        if isinstance(plan, tuple):
+            raise Refused(plan)
+        if isinstance(decoded, tuple):
+            raise Refused(decoded)
+        for record in plan.records:
+            journal = journal.apply(record)
+            held = self._memory.commit(held, journal, record.to_json())
+        line = held.state.wallets[decoded.wallet]
+        certificate = next(each for each in line if each.struct_hash == decoded.certificate)
+        return sign_digests(self._vault, self._name, certificate, plan.to_sign)
+
+    def _policies(self, journal: SeatJournal, request: Request) -> Policies:
+        """The newest bundle, and those that intents pin, of those whose activation this seat verified."""
+        if journal.roster is None:
+            raise Refused([Refusal(Rule.NOT_PINNED, seat=self._name, want="genesis pinned first")])
+        if not journal.policies:
+            want = "a bundle whose activation this seat verified"
+            raise Refused([Refusal(Rule.POLICY_OLDER, seat=self._name, want=want)])
+        asked = {transfer.intent.policy for transfer in request.transfers} & set(journal.policies)
+        return Policies(self._bundle(journal.policies[-1]), {digest: self._bundle(digest) for digest in asked})
+
+    def _bundle(self, digest: bytes) -> BundleInForce:
+        found = self._bundles.get(digest)
+        if found is None:
+            stored, _ = self._vault.read(bundle_path(digest))
+            found = None if stored is None else self._read_bundle(stored)
+            if found is None or found.hash != digest:
+                raise Unavailable(f"seat {self._name}", f"its vault has lost policy bundle {digest.hex()}")
+            self._bundles[digest] = found
+        return found
+
+    def _keep_bundle(self, bundle: BundleInForce, documents: Mapping[str, object]) -> None:
+        check_size("bundle", documents)
+        with suppress(CasConflict):  # there already; what lies there is hashed when it is read
+            self._vault.write(bundle_path(bundle.hash), documents, cas=0)
+
+    def _decode(self, journal: SeatJournal, request: Request, newest: BundleInForce) -> Decoded:
+        """What the payload does, by the wallet's newest certificate; else by an older one, whose coins a sweep may bring home."""
+        line = journal.state.wallets.get(request.wallet, ())
+        if not line:
+            return (Refusal(Rule.UNKNOWN_WALLET, wallet=request.wallet.hex(), want="a wallet that this seat accepted"),)
+        if len(request.certificates) > CERTIFICATES_MOST:
+            got, want = len(request.certificates), f"at most {CERTIFICATES_MOST}"
+            return (Refusal(Rule.MALFORMED, field="certificates", got=got, want=want),)
+        offered = [signed.message for signed in (*journal.state.certificates, *request.certificates)]
+        others = {c.struct_hash: c for c in offered if c.chain == line[-1].chain}
+        answers: list[Decoded] = []
+        for certificate in reversed(line):
+            besides = tuple(c for digest, c in others.items() if digest != certificate.struct_hash)
+            decoded = decode(request.payload, Surroundings(request.wallet, certificate, newest.assets, besides))
+            if isinstance(decoded, DecodedPayload):
+                return decoded
+            answers.append(decoded)
+        return answers[0]
+
+    def _time(self, journal: SeatJournal, request: Request) -> int:
+        """This machine's time; in a devnet that declares it, the statement's where that is later (TRUST.md, Journal of a seat).
+
+        A statement that nobody signed moves nothing: `decide` refuses it, and only what was recorded is remembered.
+        """
+        now, roster = self._clock(), journal.roster
+        if roster is not None and roster.version.clock == "statement":
+            return max(now, request.statement.message.time)
+        return now
+
     def head(self) -> Signed[SeatHead]:
         """The newest head of the journal, signed. Raises Refused before genesis."""
-        return self._signed_head(self._load().state)
+        return self._signed_head(self._memory.load().state)
 
     def status(self) -> dict[str, Any]:
         """What the seat knows, for people; public parts only, unsigned, JSON."""
-        state, own = self._load().state, self.identity()
+        journal, own = self._memory.load().journal, self.identity()
+        state = journal.state
         return {
             "seat": self._name,
             "identity": own.to_json(),
@@ -108,6 +225,9 @@ class SeatHost:
             "position": state.position,
             "head": "0x" + state.head.hex(),
             "time": state.time,
+            "policies": ["0x" + bundle.hex() for bundle in journal.policies],
+            "frozen": [freeze.scope for freeze in journal.frozen(max(self._clock(), state.time))],
+            "statement": journal.sequence,
             "keys": [key.to_json() for key in state.keys],
             "wallets": [
                 {
@@ -121,9 +241,13 @@ class SeatHost:
 
     def records(self, after: int = 0, limit: int = 1000) -> list[SeatRecord]:
         """The journal's records with position > after, ascending, as stored; `birth.check_chain` judges them."""
-        last = min(self._load().state.position, after + limit)
-        found = [self._record(position) for position in range(after + 1, last + 1)]
-        return [record for record in found if record is not None]
+        return [line.record for line in self.lines(after, limit)]
+
+    def lines(self, after: int = 0, limit: int = 1000) -> list[Line]:
+        """The same with the messages that were recorded."""
+        last = min(self._memory.load().state.position, after + limit)
+        found = [self._memory.line(position) for position in range(after + 1, last + 1)]
+        return [line for line in found if line is not None]
 
     def _signed_head(self, state: SeatState) -> Signed[SeatHead]:
         head = birth.seat_head(state)
@@ -134,51 +258,24 @@ class SeatHost:
     def _sign(self, state: SeatState, message: Struct) -> Signature:
         return self._identity.sign(Domain(state.genesis).digest(message))
 
-    def _move(self, decide: Callable[[SeatState, int], Outcome]) -> SeatState:
-        """Record a step before anything of it is signed (DESIGN.md, law 5); give the state that stands after it."""
-        held = self._load()
-        outcome = decide(held.state, self._clock())
+    def _move(self, step: Callable[[SeatState, int], Outcome]) -> SeatState:
+        """Record a step of birth before anything of it is signed (DESIGN.md, law 5); give the state that stands after it."""
+        held = self._memory.load()
+        outcome = step(held.state, self._clock())
         if not isinstance(outcome, Step):
             raise Refused(outcome)
         if outcome.record is not None:
-            body = {"state": outcome.state.to_json(), "tail": outcome.record.to_json()}
-            try:
-                self._vault.write(STATE, body, cas=held.version)
-            except CasConflict as error:
-                raise Unavailable(f"seat {self._name}", "another process moved its state; ask again") from error
-            self._complete(outcome.record)
+            self._memory.commit(held, replace(held.journal, state=outcome.state, tail=outcome.record))
         return outcome.state
 
-    def _load(self) -> _Held:
-        stored, version = self._vault.read(STATE)
-        if stored is None:
-            if self._record(1) is not None:  # a state that is gone, and a past that is not: never born again
-                raise Refused(
-                    [Refusal(Rule.HASH_CHAIN, seat=self._name, position=0, found="a journal without a state")]
-                )
-            return _Held(SeatState(self._name), 0)
-        state, tail = SeatState.from_json(stored.get("state")), SeatRecord.from_json(stored.get("tail"))
-        if state.seat != self._name:
-            raise InvalidInput("seat.name", Rule.SEAT_UNKNOWN, repr(self._name), f"{state.seat!r}, whose vault this is")
-        if (tail.position, tail.struct_hash) != (state.position, state.head):
-            raise Refused([Refusal(Rule.HASH_CHAIN, seat=self._name, position=state.position, head=state.head.hex())])
-        self._complete(tail)
-        return _Held(state, version)
-
-    def _complete(self, record: SeatRecord) -> None:
-        """See the newest record written. Another one in its place means that an older state was restored: nothing goes on."""
-        stored = self._record(record.position)
-        if stored is None:
-            try:
-                self._vault.write(record_path(record.position), record.to_json(), cas=0)
-                stored = record
-            except CasConflict:  # written meanwhile
-                stored = self._record(record.position)
-        if stored != record or self._record(record.position + 1) is not None:
-            raise Refused(
-                [Refusal(Rule.HASH_CHAIN, seat=self._name, position=record.position, head=record.struct_hash.hex())]
-            )
-
-    def _record(self, position: int) -> SeatRecord | None:
-        stored, _ = self._vault.read(record_path(position))
-        return None if stored is None else SeatRecord.from_json(dict(stored), record_path(position))
+    def _learn(
+        self, learn: Callable[[SeatJournal, int], Learned], signed: Signed[Any], share: int = 1
+    ) -> Signed[SeatHead]:
+        """Record what the seat was told, with the signatures that made it true; nothing where it knew."""
+        held = self._memory.load()
+        learned = learn(held.journal, self._clock())
+        if not isinstance(learned, SeatJournal):
+            raise Refused(learned)
+        if learned is not held.journal:
+            held = self._memory.commit(held, learned, signed.to_json(), share)
+        return self._signed_head(held.state)

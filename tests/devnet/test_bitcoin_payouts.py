@@ -12,6 +12,7 @@ from custody.chains.bitcoin import second
 from custody.chains.bitcoin.payouts import BitcoinPayouts
 from custody.chains.bitcoin.rpc import BitcoinRpc
 from custody.chains.bitcoin.scripts import change_address, receive_address
+from custody.chains.payouts import open_payouts
 from custody.rules.errors import InvalidInput
 from custody.rules.payments import (
     Derived,
@@ -405,6 +406,13 @@ def test_preflight_and_bad_input(world: World) -> None:
         world.payouts.broadcast(replace(envelope, transaction=bytes(32)))
     with pytest.raises(InvalidInput):
         world.follow()
+
+
+def test_opened_by_the_name_of_its_chain(world: World) -> None:
+    """One way in for both kinds of chain."""
+    opened = open_payouts(REGTEST, world.node.url, str(world.node.cookie_file), ASSETS)
+    assert opened.chain == REGTEST
+    assert list(opened.preflight(world.wallet.name, world.wallet.certificate)) == []
 
 
 def test_measured_batches(world: World, capsys: pytest.CaptureFixture[str]) -> None:

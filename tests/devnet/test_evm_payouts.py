@@ -16,6 +16,7 @@ from custody.chains.evm.payouts import EvmPayouts
 from custody.chains.evm.safes import deposit_parameters, deposit_safe
 from custody.chains.evm.signatures import pack
 from custody.chains.evm.transactions import send
+from custody.chains.payouts import open_payouts
 from custody.rules.amounts import Asset, AssetKind, Assets
 from custody.rules.errors import InvalidInput, Unavailable
 from custody.rules.payments import (
@@ -527,6 +528,15 @@ def test_bad_input(world: World) -> None:
     other = replace(envelope, anchor=replace(envelope.anchor, reference="99"))
     with pytest.raises(InvalidInput):
         world.payouts.follow(certificate, [envelope, other])
+
+
+def test_opened_by_the_name_of_its_chain(world: World) -> None:
+    """One way in for both kinds of chain; on EVM not without whoever pays the gas."""
+    opened = open_payouts(CHAIN, world.node.url, "", world.wallet.assets, world.relayer)
+    assert opened.chain == CHAIN
+    assert list(opened.preflight(world.wallet.name, world.wallet.certificate)) == []
+    with pytest.raises(InvalidInput):
+        open_payouts(CHAIN, world.node.url, "", world.wallet.assets)
 
 
 @pytest.mark.parametrize("asset", ["ETH", "USDX", "USDN"])

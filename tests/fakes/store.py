@@ -26,8 +26,10 @@ from custody.rules.ledger import (
 )
 from custody.rules.origins import ChainProof, Once, Reversal, recorded_once
 from custody.rules.refusals import Refusal, Refused, Rule, raise_if
+from custody.rules.settlements import Settlement
 from custody.rules.signatures import Signed
 from custody.rules.wallets import Chain
+from tests.fakes.transfers import FakeEnrolments, FakeTransfers, TransferState
 
 T = TypeVar("T")
 
@@ -42,6 +44,7 @@ class _State:
     customers: list[str] = field(default_factory=list)
     addresses: list[Signed[DepositAddress]] = field(default_factory=list)
     documents: dict[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
+    rows: TransferState = field(default_factory=TransferState)
 
 
 class FakeJournal:
@@ -111,6 +114,17 @@ class FakeJournal:
                 latest = max(latest, recorded.recorded_at)
                 ripe += credited if latest <= recorded_by else 0
         return max(0, ripe - swept)
+
+    def settled_since(self, account: Account, since: int) -> dict[Asset, int]:
+        """What settlements credited after a time."""
+        found: dict[Asset, int] = defaultdict(int)
+        for recorded in self._state.entries:
+            origin = recorded.entry.origin
+            if recorded.recorded_at > since and isinstance(origin, Signed) and isinstance(origin.message, Settlement):
+                for posting in recorded.entry.postings:
+                    if posting.account == account and posting.side is Side.CREDIT:
+                        found[posting.amount.asset] += posting.amount.units
+        return dict(found)
 
     def _taken(self, entry: Entry) -> Iterator[Refusal]:
         newest: dict[tuple[Once, str], int] = {}
@@ -232,6 +246,10 @@ class FakeCustomers:
         """Every customer."""
         return frozenset(self._state.customers)
 
+    def is_known(self, customer: str) -> bool:
+        """Whether there is one."""
+        return customer in self._state.customers
+
     def next_index(self, wallet: bytes) -> int:
         """The lowest free index."""
         used = {s.message.index for s in self._state.addresses if s.message.wallet == wallet}
@@ -293,6 +311,7 @@ class FakeUnitOfWork:
     def __init__(self, state: _State, check: Callable[[], None]) -> None:
         self.journal, self.deposits = FakeJournal(state, check), FakeDeposits(state, check)
         self.customers, self.documents = FakeCustomers(state, check), FakeDocuments(state, check)
+        self.transfers, self.enrolments = FakeTransfers(state.rows, check), FakeEnrolments(state.rows, check)
 
 
 class FakeStore:
@@ -322,6 +341,7 @@ def _copy(state: _State) -> _State:
         list(state.customers),
         list(state.addresses),
         dict(state.documents),
+        state.rows.copy(),
     )
 
 

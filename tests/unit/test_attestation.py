@@ -142,15 +142,6 @@ class TestStatement:
             found.append((eth.accrued_fees, eth.matured_fees))
         assert found == [(1, 0), (1, 0), (1, 1)]
 
-    def test_in_flight_counts(self) -> None:
-        """Signed outflows lower what covers."""
-        house = lived_in()
-        attestor = house.attestor()
-        attestor._in_flight = lambda: {"ETH": 1}
-        statement = attestor.statement()
-        assert row(statement, "ETH").in_flight == 1
-        assert [refusal.rule for refusal in verify_statement(statement, roster())] == [Rule.COVERAGE]
-
     def test_sequence_and_time_after_restart(self) -> None:
         """Every statement has a new number, whatever process makes it; the attested head stands in the vault."""
         house = lived_in()

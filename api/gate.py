@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The one way in: nothing behind it, not even a 404, is told to a request that is not signed. Only `/v1/health` stands before it."""
+
+from typing import Final
+
+from starlette.concurrency import run_in_threadpool
+from starlette.types import ASGIApp, Message as AsgiMessage, Receive, Scope, Send
+
+from api.bodies import Left, check_json, receive_body
+from api.identity import Caller, identify
+from api.parts import ApiParts
+from api.problems import problem
+from api.replays import Window
+from api.signing import HeaderLines, Message
+from custody.rules.errors import CustodyError, InvalidInput
+from custody.rules.refusals import Refusal, Refused, Rule
+
+HEALTH: Final = "/v1/health"
+CALLER: Final = "bulkhead.caller"
+"""Where the gate leaves the caller in the ASGI scope."""
+_GONE: Final[AsgiMessage] = {"type": "http.disconnect"}
+
+
+class Gate:
+    """ASGI around the app: bounds the body, authenticates, refuses what is no strict JSON, and only then lets in."""
+
+    def __init__(self, app: ASGIApp, parts: ApiParts, window: Window) -> None:
+        self._app, self._parts, self._window = app, parts, window
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] == "lifespan" or (scope["type"] == "http" and _is_health(scope)):
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        try:
+            message = _message(scope)
+            lengths = message.headers.all("content-length")
+            body = await receive_body(receive, lengths[0] if lengths else None)
+            scope[CALLER] = await run_in_threadpool(self._admit, message, body)
+        except Left:
+            return
+        except CustodyError as error:
+            await problem(error)(scope, receive, send)
+            return
+        await self._app(scope, _replayed(body), send)
+
+    def _admit(self, message: Message, body: bytes) -> Caller:
+        caller = identify(self._parts, self._window, message, body)
+        if body:
+            _check_media(message.headers)
+            check_json(body)
+        return caller
+
+
+def _is_health(scope: Scope) -> bool:
+    return scope["path"] == HEALTH and scope["method"] in ("GET", "HEAD")
+
+
+def _message(scope: Scope) -> Message:
+    """The request as its client signed it: the path as it was sent, before anything decoded it. Raises InvalidInput."""
+    try:
+        lines = [(name.decode("ascii"), value.decode("latin-1")) for name, value in scope["headers"]]
+        target = scope["raw_path"].decode("ascii")
+        query = scope["query_string"].decode("ascii")
+    except UnicodeDecodeError as error:
+        raise InvalidInput("request", Rule.MALFORMED, "bytes that are no ASCII", "an encoded target") from error
+    headers = HeaderLines(lines)
+    hosts = headers.all("host")
+    if len(hosts) != 1:
+        raise InvalidInput("host", Rule.MALFORMED, f"{len(hosts)} of it", "one Host header")
+    return Message(scope["method"], f"{scope['scheme']}://{hosts[0]}{target}" + (f"?{query}" if query else ""), headers)
+
+
+def _check_media(headers: HeaderLines) -> None:
+    kinds = [value.partition(";")[0].strip().lower() for value in headers.all("content-type")]
+    if kinds != ["application/json"] or headers.all("content-encoding"):
+        raise Refused([Refusal(Rule.MEDIA_TYPE, got=kinds, want="application/json, not compressed")])
+
+
+def _replayed(body: bytes) -> Receive:
+    """The body once more, for the app behind."""
+    left: list[AsgiMessage] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> AsgiMessage:
+        return left.pop() if left else _GONE
+
+    return receive
