@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from custody.flows.kernel import Kernel
-from custody.flows.ports import AttestorPort, Clock, Store
+from custody.flows.ports import AddressBinder, Clock, Store
 from custody.rules.roster import Roster
 from custody.rules.signatures import Signed
 from custody.rules.statements import Statement
@@ -35,7 +35,7 @@ class ApiParts:
     store: Store
     roster: Callable[[], Roster]
     kernel: Callable[[], Kernel]
-    attestor: AttestorPort
+    attestor: AddressBinder
     statements: StatementDesk
     wall: Clock
     clock: Clock

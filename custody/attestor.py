@@ -142,7 +142,9 @@ def serve_attestor(
         for chain, own in nodes.items()
     }
     store = open_store(database, in_force.assets, read_only=True)
-    attestor = Attestor(store, views, memory, ChainDeriver(), clock, in_force, seat_heads=seat_heads, screening=screening)
+    attestor = Attestor(
+        store, views, memory, ChainDeriver(), clock, in_force, seat_heads=seat_heads, screening=screening
+    )
     serve(socket, attestor_handlers(attestor, genesis), ready)
 
 

@@ -50,6 +50,11 @@ class Settings:
     attestor_database: str = ""
     """The attestor's own database login where the engine has roles (PostgreSQL); empty: the same, opened read-only."""
 
+    @property
+    def deriver_socket(self) -> str:
+        """Where the deriver listens: beside the attestor, for it has no key of its own to have settings about."""
+        return str(Path(self.attestor.socket).with_name("deriver.sock"))
+
     def save(self) -> None:
         """Write the file atomically, readable by its owner alone."""
         body = asdict(self)

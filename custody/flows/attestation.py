@@ -260,7 +260,9 @@ class Attestor:
         self, ground: Ground, panels: Mapping[Chain, Panel], states: Mapping[bytes, SafeState], time: int
     ) -> Sequence[Flight]:
         """What is in flight at this statement's final blocks: nothing else than a consumed anchor ends a flight."""
-        flying = {flight.attested.digest: flight.attested.anchor for flight in self._memory.flights() if not flight.ended}
+        flying = {
+            flight.attested.digest: flight.attested.anchor for flight in self._memory.flights() if not flight.ended
+        }
         ended = {anchor: consumed(anchor, ground, panels, states) for anchor in set(flying.values())}
         self._memory.land([digest for digest, anchor in flying.items() if ended[anchor]], time)
         return self._memory.flights()

@@ -120,7 +120,9 @@ class Asking:
     def refusals(self) -> Iterator[Refusal]:
         """Every reason against speaking for this payout. What was already attested elsewhere, the memory refuses."""
         if len(set(self.digests)) != len(self.digests) or len(self.digests) > INTENTS_MOST:
-            yield Refusal(Rule.MALFORMED, field="intents", got=len(self.digests), want=f"at most {INTENTS_MOST}, each once")
+            yield Refusal(
+                Rule.MALFORMED, field="intents", got=len(self.digests), want=f"at most {INTENTS_MOST}, each once"
+            )
         yield from self._check_anchor()
         for digest in self.digests:
             intent = self.intents.get(digest)
@@ -135,13 +137,17 @@ class Asking:
         known = consumed(self.anchor, self.ground, self.panels, self.states)
         told = {"chain": self.anchor.chain, "wallet": self.anchor.wallet.hex(), "anchor": self.anchor.reference}
         if known is None:
-            yield Refusal(Rule.COIN_GONE, **told, want="the next nonces of a certified Safe, or a final output of the wallet")
+            yield Refusal(
+                Rule.COIN_GONE, **told, want="the next nonces of a certified Safe, or a final output of the wallet"
+            )
         elif known:
             yield Refusal(Rule.ANCHOR_SPENT, **told)
 
     def _check_intent(self, digest: bytes, intent: TransferIntent) -> Iterator[Refusal]:
         if (intent.chain, intent.wallet) != (self.anchor.chain, self.anchor.wallet):
-            yield Refusal(Rule.WRONG_WALLET, intent=digest.hex(), got=self.anchor.wallet.hex(), want=intent.wallet.hex())
+            yield Refusal(
+                Rule.WRONG_WALLET, intent=digest.hex(), got=self.anchor.wallet.hex(), want=intent.wallet.hex()
+            )
         if intent.expiry <= self.time:
             yield Refusal(Rule.EXPIRED, intent=digest.hex(), expired=intent.expiry, now=self.time)
 
@@ -152,7 +158,9 @@ class Asking:
         for account, asset in sorted(own, key=str):
             units, needs = balances.get((account, asset), 0), needed.get((account, asset), 0)
             if units < needs:
-                yield Refusal(Rule.INSUFFICIENT_BALANCE, account=str(account), asset=asset.symbol, balance=units, need=needs)
+                yield Refusal(
+                    Rule.INSUFFICIENT_BALANCE, account=str(account), asset=asset.symbol, balance=units, need=needs
+                )
 
     def _accounts(self) -> set[tuple[Account, Asset]]:
         """Every account that one of these intents debits, holds in or pays from."""

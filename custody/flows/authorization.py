@@ -319,7 +319,12 @@ def _check_initiator(
 
 
 def _check_freeze(kernel: Kernel, intent: TransferIntent, now: int) -> Iterator[Refusal]:
-    scopes = {intent.account, f"chain:{intent.chain}", f"wallet:{intent.wallet.hex()}", f"wallet:0x{intent.wallet.hex()}"}
+    scopes = {
+        intent.account,
+        f"chain:{intent.chain}",
+        f"wallet:{intent.wallet.hex()}",
+        f"wallet:0x{intent.wallet.hex()}",
+    }
     freeze = kernel.frozen(scopes, now)
     if freeze is not None:
         yield Refusal(Rule.FROZEN, scope=freeze.scope, lapses=freeze.lapses, reason=freeze.reason)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from custody.flows.inventory import GAP, Wallet, check_binding, check_derived
-from custody.flows.ports import AddressDeriver, AttestorPort, Branch, Store, UnitOfWork
+from custody.flows.ports import AddressBinder, AddressDeriver, Branch, Store, UnitOfWork
 from custody.rules.certificates import DepositAddress
 from custody.rules.errors import InvalidInput
 from custody.rules.refusals import Refusal, Refused, Rule, raise_if
@@ -25,7 +25,7 @@ def add_customer(store: Store, customer: str) -> None:
 
 
 def issue_address(
-    store: Store, attestor: AttestorPort, roster: Roster, wallet: Wallet, customer: str, derive: AddressDeriver
+    store: Store, attestor: AddressBinder, roster: Roster, wallet: Wallet, customer: str, derive: AddressDeriver
 ) -> Signed[DepositAddress]:
     """The customer's address at a wallet: the one there is, or the next index, bound by the attestor and checked here.
 
@@ -48,7 +48,7 @@ def _standing(work: UnitOfWork, wallet: Wallet, customer: str) -> Signed[Deposit
 
 
 def _bind_next(
-    store: Store, attestor: AttestorPort, wallet: Wallet, customer: str, derive: AddressDeriver
+    store: Store, attestor: AddressBinder, wallet: Wallet, customer: str, derive: AddressDeriver
 ) -> tuple[Signed[DepositAddress], DepositAddress]:
     first = store.read(lambda work: work.customers.next_index(wallet.name))
     for index in range(first, first + GAP[wallet.chain.is_evm]):

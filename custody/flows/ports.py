@@ -355,6 +355,10 @@ class Transfers(Protocol):
         """By the intent's id."""
         ...
 
+    def of_proposal(self, proposal: bytes) -> Transfer | None:
+        """What a proposal became, by its struct hash."""
+        ...
+
     def page(
         self,
         after: int = 0,
@@ -531,6 +535,14 @@ class SeatPort(Protocol):
 
     def unfreeze(self, signed: Signed[Unfreeze]) -> Signed[SeatHead]:
         """End a freeze early, by quorum and after its delay."""
+        ...
+
+
+class AddressBinder(Protocol):
+    """The one thing of the attestor that issuing addresses needs."""
+
+    def bind(self, request: DepositAddress) -> Signed[DepositAddress]:
+        """Bind an index to a customer for ever, after deriving the address from the certificate by itself."""
         ...
 
 

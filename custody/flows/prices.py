@@ -5,11 +5,12 @@ They lie in slots of time, so that a reader touches the last hour's and not a ye
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from hashlib import sha256
 from typing import Final
 
-from custody.flows.mirror import put_signed
 from custody.flows.ports import Documents, Prices, Store
 from custody.rules.errors import InvalidInput
+from custody.rules.ledger import canonical
 from custody.rules.prices import AHEAD_MOST, PRICE_OLDEST, Price, check_price, highest, is_fresh
 from custody.rules.refusals import Refusal, Rule, raise_if
 from custody.rules.roster import Roster
@@ -34,7 +35,8 @@ def record_price(store: Store, roster: Roster, signed: Signed[Price], now: int) 
     if not is_fresh(price, now, PRICE_OLDEST):
         refusals.append(Refusal(Rule.STALE, document="Price", age=now - price.time, oldest=PRICE_OLDEST))
     raise_if(refusals)
-    store.run(lambda work: put_signed(work.documents, slot_kind(price.time), signed))
+    body = signed.to_json()  # signatures are part of the name: a forged row takes no true price's place
+    store.run(lambda work: work.documents.put(slot_kind(price.time), sha256(canonical(body)).hexdigest(), body))
 
 
 class PriceReader:

@@ -133,6 +133,9 @@ def _draft(
     now: int,
 ) -> Draft:
     proposal = signed.message
+    bound = work.transfers.of_proposal(proposal.struct_hash)
+    if bound is not None:
+        raise Refused([Refusal(Rule.PROPOSAL_BOUND, proposal=bound.intent.proposal.hex(), transfer=bound.intent.id)])
     if proposal.expiry <= now:
         raise Refused([Refusal(Rule.EXPIRED, document="Proposal", expired=proposal.expiry, now=now)])
     route = find_route(work, kernel, proposal, now)
@@ -173,9 +176,7 @@ def _decided(kernel: Kernel, route: Route, intent: TransferIntent, facts: Facts)
         raise Refused([refusal_of(error)]) from error
 
 
-def _record(
-    work: UnitOfWork, kernel: Kernel, signed: Signed[Proposal], draft: Draft, key: str, now: int
-) -> Transfer:
+def _record(work: UnitOfWork, kernel: Kernel, signed: Signed[Proposal], draft: Draft, key: str, now: int) -> Transfer:
     intent, decision = draft.intent, draft.decision
     digest = kernel.roster.domain.digest(intent)
     live = decision.outcome is not Outcome.DENY
@@ -218,7 +219,9 @@ def approve(store: Store, kernel: Kernel, approval: Approval, now: int) -> Trans
         transfer = _open(work, approval.intent)
         if approval in work.transfers.approvals(transfer.digest):
             return transfer
-        if transfer.status is not Status.PENDING_SIGNATURE:  # a seat whose automatic counter is full falls back to people
+        if (
+            transfer.status is not Status.PENDING_SIGNATURE
+        ):  # a seat whose automatic counter is full falls back to people
             _check_unasked(transfer, now)
         pinned = kernel.roster_of(transfer.intent.roster)
         if pinned is None:
@@ -273,9 +276,7 @@ def cancel(store: Store, kernel: Kernel, signed: Signed[Rejection], now: int) ->
 
 
 def _refuse(store: Store, kernel: Kernel, signed: Signed[Rejection], now: int, *, cancels: bool) -> Transfer:
-    to = (
-        (Status.CANCELLED, SubStatus.CANCELLED_BY_USER) if cancels else (Status.REJECTED, SubStatus.REJECTED_BY_USER)
-    )
+    to = (Status.CANCELLED, SubStatus.CANCELLED_BY_USER) if cancels else (Status.REJECTED, SubStatus.REJECTED_BY_USER)
 
     def work(work: UnitOfWork) -> Transfer:
         transfer = _open(work, signed.message.intent)

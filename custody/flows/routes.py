@@ -83,7 +83,9 @@ def find_route(work: UnitOfWork, kernel: Kernel, proposal: Proposal, now: int, p
     if to is not None:
         derived = derived_place(kernel, to, destination)
         if derived is None or to.name == sources[0].name:
-            raise Refused([Refusal(Rule.OWN_ADDRESS, to=destination.text, want="a Safe or a change address of another wallet")])
+            raise Refused(
+                [Refusal(Rule.OWN_ADDRESS, to=destination.text, want="a Safe or a change address of another wallet")]
+            )
         return Route(asset, sources[0], destination, purpose, proposal.account, to, derived, None)
     enrolled = _enrolled(work, kernel, proposal, purpose, now, pinned)
     return Route(asset, sources[0], destination, purpose, proposal.account, None, None, enrolled)
@@ -165,9 +167,7 @@ def check_enrolment(signed: Signed[Enrolment], roster: Roster, now: int) -> Iter
     """An address authority of this version signed it, and it has not lapsed."""
     authorities = frozenset(roster.version.address_authorities)
     if not roster.people_who_signed(signed, now) & authorities:
-        yield Refusal(
-            Rule.SIGNATURE_INVALID, document="Enrolment", to=signed.message.address, want=sorted(authorities)
-        )
+        yield Refusal(Rule.SIGNATURE_INVALID, document="Enrolment", to=signed.message.address, want=sorted(authorities))
     if signed.message.expiry <= now:
         yield Refusal(Rule.EXPIRED, document="Enrolment", expired=signed.message.expiry, now=now)
 

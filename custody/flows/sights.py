@@ -39,7 +39,9 @@ class Sighted:
     up_to: int
 
 
-def look(work: UnitOfWork, ledger: AuditState, inventory: Inventory, asked: Sequence[TransferIntent], after: int) -> Sighted:
+def look(
+    work: UnitOfWork, ledger: AuditState, inventory: Inventory, asked: Sequence[TransferIntent], after: int
+) -> Sighted:
     """Everything that may be new. A damaged row is seen when it can be read: it keeps nothing else from being attested."""
     enrolments, unheld = [], []
     up_to = after

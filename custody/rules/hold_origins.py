@@ -42,7 +42,9 @@ def proposer_of(signed: Signed[Proposal], roster: Roster, now: int) -> Person | 
 def check_binding(intent: TransferIntent, proposal: Proposal) -> Iterator[Refusal]:
     """An intent is its proposal's, value by value; it may expire earlier, never later."""
     if intent.proposal != proposal.struct_hash:
-        yield Refusal(Rule.PROPOSAL_MISMATCH, field="proposal", got=intent.proposal.hex(), want=proposal.struct_hash.hex())
+        yield Refusal(
+            Rule.PROPOSAL_MISMATCH, field="proposal", got=intent.proposal.hex(), want=proposal.struct_hash.hex()
+        )
     for name in (field.name for field in fields(Proposal) if field.name not in {"reference", "expiry"}):
         if getattr(intent, name) != getattr(proposal, name):
             yield Refusal(Rule.PROPOSAL_MISMATCH, field=name, got=getattr(intent, name), want=getattr(proposal, name))
@@ -86,7 +88,9 @@ def check_release(
     if origin.rejection:
         yield from check_rejection(origin, known.intent, roster, at)
     elif at < known.intent.expiry:
-        yield Refusal(Rule.ORIGIN, field="release", got=f"at {at}", want=f"a signed no, or the expiry at {known.intent.expiry}")
+        yield Refusal(
+            Rule.ORIGIN, field="release", got=f"at {at}", want=f"a signed no, or the expiry at {known.intent.expiry}"
+        )
     yield from _same(recorded.entry, lambda: holds.release(origin, known.intent, assets))
 
 

@@ -178,5 +178,7 @@ class _Lines:
 
     def entry(self) -> Entry | None:
         """All of it."""
-        postings = (Posting(account, side, Amount(asset, units)) for (account, side, asset), units in self._units.items())
+        postings = (
+            Posting(account, side, Amount(asset, units)) for (account, side, asset), units in self._units.items()
+        )
         return Entry(self._done, tuple(postings)) if self._units else None

@@ -71,9 +71,7 @@ class SubStatus(StrEnum):
 _S, _SUB = Status, SubStatus
 _BEFORE: Final = frozenset({_S.PENDING_AUTHORIZATION, _S.QUEUED, _S.BLOCKED})
 _ENDS: Final = frozenset({_S.CANCELLED, _S.REJECTED, _S.EXPIRED})
-_ASKED: Final = frozenset(
-    {_S.PENDING_SIGNATURE, _S.BROADCASTING, _S.BROADCAST_UNKNOWN, _S.CONFIRMING, _S.CANCELLING}
-)
+_ASKED: Final = frozenset({_S.PENDING_SIGNATURE, _S.BROADCASTING, _S.BROADCAST_UNKNOWN, _S.CONFIRMING, _S.CANCELLING})
 
 MOVES: Final[Mapping[Status, frozenset[Status]]] = {
     _S.SUBMITTED: _BEFORE | {_S.PENDING_SCREENING},
@@ -143,7 +141,9 @@ class Transfer:
                 "transfer.waiting_for", Rule.MALFORMED, repr(self.waiting_for), "for whom or what, until the end"
             )
         if self.sub_status is not None and self.sub_status not in SUB_STATUSES.get(self.status, frozenset()):
-            raise InvalidInput("transfer.sub_status", Rule.MALFORMED, self.sub_status, f"one that {self.status} may have")
+            raise InvalidInput(
+                "transfer.sub_status", Rule.MALFORMED, self.sub_status, f"one that {self.status} may have"
+            )
         if not 0 <= self.usd < USD_MOST:
             raise InvalidInput("transfer.usd", Rule.TOO_LARGE, str(self.usd), f"0 to less than {USD_MOST} micro-USD")
 
@@ -195,7 +195,9 @@ class Reserved:
 def uuid7(milliseconds: int, entropy: bytes) -> str:
     """A UUIDv7 (RFC 9562) from milliseconds since 1970 and 10 random bytes. Raises InvalidInput for fewer or more."""
     if len(entropy) != 10 or not 0 <= milliseconds < 2**48:
-        raise InvalidInput("uuid7", Rule.MALFORMED, f"{len(entropy)} bytes at {milliseconds}", "10 bytes, 48 bits of time")
+        raise InvalidInput(
+            "uuid7", Rule.MALFORMED, f"{len(entropy)} bytes at {milliseconds}", "10 bytes, 48 bits of time"
+        )
     noise = int.from_bytes(entropy)
     value = milliseconds << 80 | 0x7 << 76 | (noise >> 62 & 0xFFF) << 64 | 0b10 << 62 | noise & (1 << 62) - 1
     digits = f"{value:032x}"

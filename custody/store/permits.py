@@ -32,9 +32,7 @@ def add(session: Session, permit: Permit) -> None:
     number = row.number or 0
     for line, reference in enumerate(permit.reservation.references):
         session.add(
-            PermitReferenceRow(
-                chain=anchor.chain, wallet=anchor.wallet, reference=reference, permit=number, line=line
-            )
+            PermitReferenceRow(chain=anchor.chain, wallet=anchor.wallet, reference=reference, permit=number, line=line)
         )
     for line, intent in enumerate(permit.intents):
         session.add(PermitIntentRow(transfer=intent, permit=number, line=line))
@@ -44,7 +42,9 @@ def add(session: Session, permit: Permit) -> None:
 def _refusals(session: Session, permit: Permit) -> Iterator[Refusal]:
     anchor, references = permit.reservation.anchor, permit.reservation.references
     if anchor.reference not in references or len(set(references)) != len(references) or not permit.intents:
-        yield Refusal(Rule.MALFORMED, field="permit", references=list(references), want="the anchor among them, each once")
+        yield Refusal(
+            Rule.MALFORMED, field="permit", references=list(references), want="the anchor among them, each once"
+        )
     if _of_anchor(session, anchor) is not None:
         yield Refusal(Rule.ANCHOR_BOUND, chain=anchor.chain, wallet=anchor.wallet.hex(), anchor=anchor.reference)
     same = select(PermitReferenceRow).where(

@@ -235,7 +235,9 @@ class TransferRow(Row, table=True):
     __tablename__ = "transfers"
     __table_args__ = (
         UniqueConstraint("scope", "key", name="transfers_key"),
-        CheckConstraint("length(digest) = 32 AND length(proposal) = 32 AND length(asked) = 32", name="transfers_hashes"),
+        CheckConstraint(
+            "length(digest) = 32 AND length(proposal) = 32 AND length(asked) = 32", name="transfers_hashes"
+        ),
         CheckConstraint(f"usd BETWEEN 0 AND {USD_MOST - 1}", name="transfers_usd"),
         CheckConstraint("live IN (0, 1)", name="transfers_live"),
         CheckConstraint(STATUS_IN, name="transfers_status"),
@@ -279,7 +281,11 @@ class TransferMoveRow(Row, table=True):
     """One step of a transfer."""
 
     __tablename__ = "transfer_moves"
-    __table_args__ = (CheckConstraint(STATUS_IN, name="transfer_moves_status"), Index("transfer_moves_of", "transfer"), STRICT)
+    __table_args__ = (
+        CheckConstraint(STATUS_IN, name="transfer_moves_status"),
+        Index("transfer_moves_of", "transfer"),
+        STRICT,
+    )
 
     number: int | None = Field(default=None, sa_column=Column(WholeNumber, primary_key=True))
     transfer: bytes = Field(sa_column=Column(LargeBinary, ForeignKey("transfers.digest"), nullable=False))
@@ -336,9 +342,7 @@ class PermitIntentRow(Row, table=True):
     __tablename__ = "permit_intents"
     __table_args__ = (Index("permit_intents_permit", "permit", "line"), KEYED)
 
-    transfer: bytes = Field(
-        sa_column=Column(LargeBinary, ForeignKey("transfers.digest"), primary_key=True)
-    )
+    transfer: bytes = Field(sa_column=Column(LargeBinary, ForeignKey("transfers.digest"), primary_key=True))
     permit: int = Field(sa_column=Column(WholeNumber, ForeignKey("permits.number"), nullable=False))
     line: int = Field(sa_column=Column(WholeNumber, nullable=False))
 

@@ -57,6 +57,11 @@ class SqlTransfers:
         row = self._session.exec(select(TransferRow).where(TransferRow.id == transfer)).first()
         return None if row is None else mapping.transfer(row)
 
+    def of_proposal(self, proposal: bytes) -> Transfer | None:
+        """What a proposal became."""
+        row = self._session.exec(select(TransferRow).where(TransferRow.proposal == proposal)).first()
+        return None if row is None else mapping.transfer(row)
+
     def page(
         self,
         after: int = 0,
@@ -98,7 +103,9 @@ class SqlTransfers:
     def expiring(self, now: int, limit: int = 100) -> Sequence[Transfer]:
         """Past their expiry, and no signature asked for."""
         wanted = select(TransferRow).where(col(TransferRow.status).in_(_UNASKED), TransferRow.expiry <= now)
-        return [mapping.transfer(row) for row in self._session.exec(wanted.order_by(col(TransferRow.number)).limit(limit))]
+        return [
+            mapping.transfer(row) for row in self._session.exec(wanted.order_by(col(TransferRow.number)).limit(limit))
+        ]
 
     def approve(self, approval: Approval, at: int) -> None:
         """Append one person's yes."""
@@ -211,7 +218,9 @@ class SqlTransfers:
         bound = select(TransferRow).where(TransferRow.proposal == new.intent.proposal)
         if row := self._session.exec(bound).first():
             yield Refusal(Rule.PROPOSAL_BOUND, proposal=new.intent.proposal.hex(), transfer=row.id)
-        same = select(TransferRow).where(or_(col(TransferRow.digest) == new.digest, col(TransferRow.id) == new.intent.id))
+        same = select(TransferRow).where(
+            or_(col(TransferRow.digest) == new.digest, col(TransferRow.id) == new.intent.id)
+        )
         if row := self._session.exec(same).first():
             yield Refusal(Rule.ALREADY_RECORDED, kind="transfer", id=row.id)
 

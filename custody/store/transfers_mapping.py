@@ -158,7 +158,9 @@ def enrolled(row: EnrolmentRow) -> Enrolled:
     found = read_as(where, lambda: Signed.from_json(Enrolment, _object(where, row.body)))
     message = found.message
     if (message.chain, message.address, message.owner) != (row.chain, row.address, row.owner):
-        raise InvalidInput(where, Rule.ROW_DAMAGED, f"{row.address} of {row.owner}", f"{message.address} of {message.owner}")
+        raise InvalidInput(
+            where, Rule.ROW_DAMAGED, f"{row.address} of {row.owner}", f"{message.address} of {message.owner}"
+        )
     return Enrolled(found, row.seen_at)
 
 

@@ -159,7 +159,11 @@ class VaultMemory(AttestorVault):
 def _bound_elsewhere(payout: Sequence[Attested], known: Sequence[Attested | None]) -> Iterator[Refusal]:
     for asked, stored in zip(payout, known, strict=True):
         if stored is not None and stored.anchor != asked.anchor:
-            told = {"bound_to": stored.anchor.reference, "got": asked.anchor.reference, "wallet": stored.anchor.wallet.hex()}
+            told = {
+                "bound_to": stored.anchor.reference,
+                "got": asked.anchor.reference,
+                "wallet": stored.anchor.wallet.hex(),
+            }
             yield Refusal(Rule.INTENT_BOUND, intent=asked.digest.hex(), **told)
 
 

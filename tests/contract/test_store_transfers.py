@@ -17,6 +17,7 @@ from custody.rules.approvals import Approval
 from custody.rules.certificates import Enrolment
 from custody.rules.errors import InvalidInput
 from custody.rules.intents import Anchor, Proposal, Rejection, TransferIntent
+from custody.rules.ledger import settle
 from custody.rules.payments import Envelope, Reservation
 from custody.rules.refusals import Refused, Rule
 from custody.rules.signatures import Signed
@@ -24,7 +25,24 @@ from custody.rules.transfers import USD_MOST, Permit, Reserved, Status, SubStatu
 from custody.rules.typed import ZERO32, ZERO_ADDRESS
 from custody.store import open_store
 from custody.store.tables import metadata
-from tests.fakes.ledger import ASSETS, BTC, EVM, NOW, PEOPLE, PROPOSER, ROSTER, credit, native
+from tests.fakes.ledger import (
+    ASSETS,
+    BO_ETH,
+    BTC,
+    ETH,
+    EVM,
+    NOW,
+    PEOPLE,
+    PROPOSER,
+    ROSTER,
+    USD,
+    available,
+    credit,
+    native,
+    settled,
+    settlement,
+    token,
+)
 
 WALLET, OTHER = b"\xab" * 32, b"\xcd" * 32
 DAY, HOUR = 86_400, 3600
@@ -58,7 +76,9 @@ def transfer(number: int = 1, **changes: Any) -> Transfer:
     )
     intent = replace(intent, **changes)
     signed = Signed(proposal, (PROPOSER.sign(ROSTER, proposal),))
-    new = Transfer(ROSTER.domain.digest(intent), signed, intent, **{"usd": 100, "created_at": NOW, "moved_at": NOW, **own})
+    new = Transfer(
+        ROSTER.domain.digest(intent), signed, intent, **{"usd": 100, "created_at": NOW, "moved_at": NOW, **own}
+    )
     return replace(new, status=Status.QUEUED, waiting_for="signatures")
 
 
@@ -87,7 +107,13 @@ def rules(act: Callable[[], object]) -> set[Rule]:
     return {found.rule for found in caught.value.refusals}
 
 
-def permit(*intents: Transfer, anchor: str = "7", references: tuple[str, ...] = (), chain: str = EVM.name, wallet: bytes = WALLET) -> Permit:
+def permit(
+    *intents: Transfer,
+    anchor: str = "7",
+    references: tuple[str, ...] = (),
+    chain: str = EVM.name,
+    wallet: bytes = WALLET,
+) -> Permit:
     """A permit of an anchor."""
     reservation = Reservation(Anchor(chain, wallet, anchor), references or (anchor,), 0)
     return Permit(reservation, tuple(t.digest for t in intents), 5, NOW)
@@ -102,7 +128,10 @@ class TestTransfers:
         assert store.read(lambda w: w.transfers.get(new.digest)) == new
         assert store.read(lambda w: w.transfers.find("id-1")) == new
         assert store.read(lambda w: w.transfers.asked("backend", "k")) == (b"\x01" * 32, new)
-        assert store.read(lambda w: (w.transfers.get(ZERO32), w.transfers.find("x"), w.transfers.asked("other", "k"))) == (None,) * 3
+        assert (
+            store.read(lambda w: (w.transfers.get(ZERO32), w.transfers.find("x"), w.transfers.asked("other", "k")))
+            == (None,) * 3
+        )
 
     @pytest.mark.parametrize(
         ("second", "key", "found"),
@@ -111,7 +140,10 @@ class TestTransfers:
             pytest.param(transfer(1, id="id-9"), "other", {Rule.PROPOSAL_BOUND}, id="the proposal again"),
             pytest.param(transfer(2, id="id-1"), "other", {Rule.ALREADY_RECORDED}, id="the id again"),
             pytest.param(
-                transfer(1), "k", {Rule.IDEMPOTENCY_MISMATCH, Rule.PROPOSAL_BOUND, Rule.ALREADY_RECORDED}, id="everything again"
+                transfer(1),
+                "k",
+                {Rule.IDEMPOTENCY_MISMATCH, Rule.PROPOSAL_BOUND, Rule.ALREADY_RECORDED},
+                id="everything again",
             ),
         ],
     )
@@ -127,7 +159,9 @@ class TestTransfers:
         blocked = move(new, Status.BLOCKED, NOW + 5, SubStatus.FROZEN, "a freeze")
         store.run(lambda w: w.transfers.update(blocked, new, "frozen by ana"))
         assert store.read(lambda w: w.transfers.get(new.digest)) == blocked
-        assert [(m.at, m.status, m.sub_status, m.why) for m in store.read(lambda w: w.transfers.history(new.digest))] == [
+        assert [
+            (m.at, m.status, m.sub_status, m.why) for m in store.read(lambda w: w.transfers.history(new.digest))
+        ] == [
             (NOW, Status.QUEUED, None, "signatures"),
             (NOW + 5, Status.BLOCKED, SubStatus.FROZEN, "frozen by ana"),
         ]
@@ -141,7 +175,11 @@ class TestTransfers:
             lambda w: [
                 [t.intent.id for _, t in w.transfers.page(**asked)]
                 for asked in (
-                    {}, {"limit": 2}, {"account": "customer:bo"}, {"statuses": [Status.CANCELLED]}, {"wallet": OTHER},
+                    {},
+                    {"limit": 2},
+                    {"account": "customer:bo"},
+                    {"statuses": [Status.CANCELLED]},
+                    {"wallet": OTHER},
                 )
             ]
         )
@@ -245,11 +283,16 @@ class TestDocuments:
         store.run(lambda w: w.transfers.reject("bo.t", signed, NOW))
         store.run(lambda w: w.transfers.reject("bo.t", signed, NOW))
         assert store.read(lambda w: w.transfers.rejections(new.digest)) == [signed]
-        assert rules(lambda: store.run(lambda w: w.transfers.reject("bo.t", Signed(no, ()), NOW))) == {Rule.SIGNER_TWICE}
+        assert rules(lambda: store.run(lambda w: w.transfers.reject("bo.t", Signed(no, ()), NOW))) == {
+            Rule.SIGNER_TWICE
+        }
 
     def test_enrolments(self, store: Store) -> None:
         """The first sight stands; newest first."""
-        first, second = (Enrolment(EVM.name, "0xdest", f"customer:{o}", "customer_withdrawal", ZERO32, NOW + DAY) for o in ("ana", "bo"))
+        first, second = (
+            Enrolment(EVM.name, "0xdest", f"customer:{o}", "customer_withdrawal", ZERO32, NOW + DAY)
+            for o in ("ana", "bo")
+        )
         signed = [Signed(message, (PEOPLE["cy.t"].sign(ROSTER, message),)) for message in (first, second)]
         for n, one in enumerate((*signed, signed[0])):
             store.run(lambda w, one=one, n=n: w.enrolments.add(one, NOW + n))
@@ -270,7 +313,10 @@ class TestPermits:
         new = permit(two, one, anchor="aa:1", references=("aa:1", "00:0"), chain=BTC.name)
         store.run(lambda w: w.transfers.permit(new))
         assert store.read(lambda w: [w.transfers.permit_of(t.digest) for t in (one, two)]) == [new, new]
-        assert store.read(lambda w: (w.transfers.permitted(), w.transfers.taken(BTC.name, WALLET))) == ([new], {"aa:1", "00:0"})
+        assert store.read(lambda w: (w.transfers.permitted(), w.transfers.taken(BTC.name, WALLET))) == (
+            [new],
+            {"aa:1", "00:0"},
+        )
         for t in (one, two):
             moved(store, t, *DONE)
         assert store.read(lambda w: (w.transfers.permitted(), w.transfers.taken(BTC.name, WALLET))) == ([], frozenset())
@@ -280,10 +326,16 @@ class TestPermits:
         ("changes", "found"),
         [
             pytest.param({"anchor": "aa:1"}, {Rule.ANCHOR_BOUND, Rule.OUTPOINT_BOUND}, id="the anchor again"),
-            pytest.param({"anchor": "bb:0", "references": ("bb:0", "00:0")}, {Rule.OUTPOINT_BOUND}, id="an outpoint again"),
-            pytest.param({"anchor": "00:0", "wallet": OTHER}, {Rule.OUTPOINT_BOUND}, id="an outpoint of another wallet"),
+            pytest.param(
+                {"anchor": "bb:0", "references": ("bb:0", "00:0")}, {Rule.OUTPOINT_BOUND}, id="an outpoint again"
+            ),
+            pytest.param(
+                {"anchor": "00:0", "wallet": OTHER}, {Rule.OUTPOINT_BOUND}, id="an outpoint of another wallet"
+            ),
             pytest.param({"anchor": "aa:1", "chain": EVM.name}, set(), id="the same words on another chain"),
-            pytest.param({"anchor": "bb:0", "references": ("cc:0",)}, {Rule.MALFORMED}, id="an anchor that it does not pin"),
+            pytest.param(
+                {"anchor": "bb:0", "references": ("cc:0",)}, {Rule.MALFORMED}, id="an anchor that it does not pin"
+            ),
         ],
     )
     def test_bound_once(self, store: Store, changes: dict[str, Any], found: set[Rule]) -> None:
@@ -324,8 +376,6 @@ class TestJournalWindow:
 
     def test_nothing_but_settlements(self, store: Store) -> None:
         """A deposit is no inflow by settlement."""
-        from custody.rules.ledger import settle  # noqa: PLC0415
-        from tests.fakes.ledger import BO_ETH, ETH, USD, available, settled, settlement, token  # noqa: PLC0415
 
         def fill(work: UnitOfWork) -> None:
             work.journal.append(credit(native(1)), NOW)
@@ -334,7 +384,9 @@ class TestJournalWindow:
 
         store.run(fill)
         ana, bo = available("ana"), available("bo")
-        found = store.read(lambda w: [w.journal.settled_since(a, t) for a, t in ((ana, NOW), (bo, NOW), (bo, NOW + 10))])
+        found = store.read(
+            lambda w: [w.journal.settled_since(a, t) for a, t in ((ana, NOW), (bo, NOW), (bo, NOW + 10))]
+        )
         assert found == [{USD: 10**5}, {ETH: 10**17}, {}]
 
 
@@ -377,8 +429,12 @@ class TestDatabases:
             *(
                 pytest.param(f"{verb} {table}{change}", id=f"{table}: {verb.split()[0].lower()}")
                 for table, column in (
-                    ("approvals", "person"), ("rejections", "person"), ("permits", "reference"), ("permit_references", "reference"),
-                    ("enrolments", "address"), ("transfer_moves", "why"),
+                    ("approvals", "person"),
+                    ("rejections", "person"),
+                    ("permits", "reference"),
+                    ("permit_references", "reference"),
+                    ("enrolments", "address"),
+                    ("transfer_moves", "why"),
                 )
                 for verb, change in (("DELETE FROM", ""), ("UPDATE", f" SET {column} = 'x'"))
             ),
@@ -395,10 +451,26 @@ class TestDatabases:
     @pytest.mark.parametrize(
         ("statement", "allowed"),
         [
-            pytest.param("INSERT INTO approvals (transfer, person, at, body) SELECT transfer, person, 1, 'x' FROM approvals", False, id="one person twice"),
-            pytest.param("INSERT INTO permits (chain, wallet, reference, statement, at, body) SELECT chain, wallet, reference, 1, 1, body FROM permits", False, id="the anchor twice"),
-            pytest.param("INSERT INTO permit_intents SELECT transfer, permit, 1 FROM permit_intents", False, id="the intent twice"),
-            pytest.param("INSERT INTO permits (chain, wallet, reference, statement, at, body) SELECT chain, wallet, '8', 1, 1, body FROM permits", True, id="another anchor"),
+            pytest.param(
+                "INSERT INTO approvals (transfer, person, at, body) SELECT transfer, person, 1, 'x' FROM approvals",
+                False,
+                id="one person twice",
+            ),
+            pytest.param(
+                "INSERT INTO permits (chain, wallet, reference, statement, at, body) SELECT chain, wallet, reference, 1, 1, body FROM permits",
+                False,
+                id="the anchor twice",
+            ),
+            pytest.param(
+                "INSERT INTO permit_intents SELECT transfer, permit, 1 FROM permit_intents",
+                False,
+                id="the intent twice",
+            ),
+            pytest.param(
+                "INSERT INTO permits (chain, wallet, reference, statement, at, body) SELECT chain, wallet, '8', 1, 1, body FROM permits",
+                True,
+                id="another anchor",
+            ),
         ],
     )
     def test_unique(self, raw: sqlalchemy.Engine, statement: str, allowed: bool) -> None:

@@ -31,6 +31,7 @@ from devnet.openbao import OpenBao
 from tests.fakes.seat import BITCOIN, EVM, HOT, Deployment, seat_in_memory
 
 VERBS = {"identity", "sign_roster", "pin", "admit_roster", "make_wallet_key", "accept", "head", "status"}
+VERBS |= {"admit_policy", "sign", "freeze", "unfreeze", "journal"}
 LABEL = "customer_hot/a"
 
 

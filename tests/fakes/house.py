@@ -18,7 +18,7 @@ from custody.flows.ports import Branch, ChainView, Store, UnitOfWork
 from custody.rules.certificates import DepositAddress, WalletCertificate
 from custody.rules.deposits import BlockRef
 from custody.rules.ledger import Account, AccountKind
-from custody.rules.roster import ApiClient, Roster, RosterVersion
+from custody.rules.roster import ApiClient, PriceFeeder, Roster, RosterVersion
 from custody.rules.signatures import Signed
 from custody.rules.statements import SafeState
 from custody.rules.typed import ZERO_ADDRESS, Domain
@@ -35,20 +35,26 @@ DERIVE: Final = ChainDeriver()
 READER: Final = InventoryReader(DERIVE)
 """Shared by every house: what it verified once, it does not verify again."""
 CONFIRMATIONS: Final = 3
+FEEDERS: Final = ("feed-1", "feed-2")
 
 
 class Born(Deployment):
-    """A deployment on the statement clock, with an API client that settles trades."""
+    """A deployment on the statement clock, with API clients that settle trades and propose, and two price feeders."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        client = ApiClient("trading", ed25519("settler").key, ("read", "settle"), "system", NOW + YEAR)
-        self.version = replace(self.version, clients=(client,), clock="statement")
+        clients = (
+            ApiClient("trading", ed25519("settler").key, ("read", "settle"), "system", NOW + YEAR),
+            ApiClient("backend", ed25519("backend").key, ("read", "propose"), "customer", NOW + YEAR),
+        )
+        feeders = tuple(PriceFeeder(name, ed25519(name).key) for name in FEEDERS)
+        self.version = replace(self.version, clients=clients, feeders=feeders, clock="statement")
 
     def genesis(self, version: RosterVersion | None = None, without: str = "") -> Signed[RosterVersion]:
-        """As `Deployment`, and signed by the client."""
+        """As `Deployment`, and signed by clients and feeders."""
         signed = super().genesis(version, without)
-        return signed.joined([ed25519("settler").sign(Domain(signed.message.struct_hash).digest(signed.message))])
+        digest = Domain(signed.message.struct_hash).digest(signed.message)
+        return signed.joined(ed25519(name).sign(digest) for name in ("settler", "backend", *FEEDERS))
 
 
 @cache

@@ -65,7 +65,11 @@ class FakeEnrolments:
 
     def at(self, chain: str, address: str) -> Sequence[Enrolled]:
         """Of an address, newest first."""
-        found = [e for e in self._state.enrolments if (e.enrolment.message.chain, e.enrolment.message.address) == (chain, address)]
+        found = [
+            e
+            for e in self._state.enrolments
+            if (e.enrolment.message.chain, e.enrolment.message.address) == (chain, address)
+        ]
         return found[::-1]
 
     def of(self, owner: str) -> Sequence[Enrolled]:
@@ -103,6 +107,10 @@ class FakeTransfers:
     def find(self, transfer: str) -> Transfer | None:
         """By id."""
         return next((t for t in self._state.transfers.values() if t.intent.id == transfer), None)
+
+    def of_proposal(self, proposal: bytes) -> Transfer | None:
+        """Of a proposal."""
+        return next((t for t in self._state.transfers.values() if t.intent.proposal == proposal), None)
 
     def page(
         self,
@@ -214,9 +222,7 @@ class FakeTransfers:
     def taken(self, chain: str, wallet: bytes) -> frozenset[str]:
         """References."""
         mine = (p.reservation for p in self.permitted())
-        return frozenset(
-            r for m in mine if (m.anchor.chain, m.anchor.wallet) == (chain, wallet) for r in m.references
-        )
+        return frozenset(r for m in mine if (m.anchor.chain, m.anchor.wallet) == (chain, wallet) for r in m.references)
 
     def keep(self, envelope: Envelope, at: int) -> None:
         """Bytes."""

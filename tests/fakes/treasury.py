@@ -46,7 +46,9 @@ SURPLUS: Final = Account(AccountKind.COMPANY_SURPLUS)
 class FakePrices:
     """`PriceSource`."""
 
-    micro_usd: Mapping[str, int] = field(default_factory=lambda: {"ETH": 2_000 * 10**6, "BTC": 60_000 * 10**6, "USDX": 10**6})
+    micro_usd: Mapping[str, int] = field(
+        default_factory=lambda: {"ETH": 2_000 * 10**6, "BTC": 60_000 * 10**6, "USDX": 10**6}
+    )
     down: bool = False
 
     def fresh(self, now: int) -> Prices:
@@ -136,7 +138,9 @@ def deposit(asset: Asset, units: int, owner: Account, tier: Tier = Tier.CUSTOMER
 def accrue(units: int, asset: Asset = ETH, account: Account = FEES) -> Entry:
     """Fees out of ada's balance, as a settlement books them; its origin is no matter here."""
     moved = Amount(asset, units)
-    origin = NativeProof(EVM.name, 999, sha256(f"accrue {units} {account}".encode()).digest(), "0x" + "00" * 20, 0, 1, 0)
+    origin = NativeProof(
+        EVM.name, 999, sha256(f"accrue {units} {account}".encode()).digest(), "0x" + "00" * 20, 0, 1, 0
+    )
     return Entry(origin, (Posting(AVAILABLE, Side.DEBIT, moved), Posting(account, Side.CREDIT, moved)))
 
 
@@ -188,9 +192,18 @@ def no(transfer: Transfer, by: str, reason: str = "not this one") -> Signed[Any]
     return signed(Rejection(transfer.digest, reason), by)
 
 
-def statement(time: int = NOW, attestor: str = "attestor", policy: bytes = answers(Outcome.REQUIRE).hash, **rows: Any) -> Signed[Statement]:
+def statement(
+    time: int = NOW, attestor: str = "attestor", policy: bytes = answers(Outcome.REQUIRE).hash, **rows: Any
+) -> Signed[Statement]:
     """The attestor's word: everything covered, with these numbers changed for every asset."""
-    numbers = {"reserves": 10**30, "on_chain": 10**30, "in_ledger": 10**30, "available": 10**20, "held": 0, "suspense": 0}
+    numbers = {
+        "reserves": 10**30,
+        "on_chain": 10**30,
+        "in_ledger": 10**30,
+        "available": 10**20,
+        "held": 0,
+        "suspense": 0,
+    }
     whole = {**numbers, "in_flight": 0, "accrued_fees": 0, "matured_fees": 0, **rows}
     coverage = tuple(AssetCoverage(asset.symbol, **whole) for asset in ASSETS)
     message = Statement(5, time, (), (), (), coverage, (), (), 1, ZERO32, 1, policy)
@@ -229,7 +242,9 @@ class Treasury:
             work.enrolments.add(enrolment(chain), NOW - 2 * DAY)
         work.enrolments.add(enrolment(owner="company", kind="allow_listed"), NOW - 2 * DAY)
 
-    def propose(self, message: Proposal | None = None, by: str = "backend", key: str = "k", number: int = 1) -> Transfer:
+    def propose(
+        self, message: Proposal | None = None, by: str = "backend", key: str = "k", number: int = 1
+    ) -> Transfer:
         """Propose, with entropy made of a number."""
         said = message or proposal()
         return proposals.propose(self.store, self.kernel, signed(said, by), key, self.now, number.to_bytes(10))

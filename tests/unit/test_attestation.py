@@ -160,7 +160,7 @@ class TestStatement:
     def test_extends_then_signs(self) -> None:
         """The vault dies after the head was extended: no signature, and the next process goes on from there."""
         house = lived_in()
-        house.vault.die_after = house.vault.writes + 3  # roster seen, sequence, head
+        house.vault.die_after = house.vault.writes + 7  # roster seen, four certificates seen, sequence, head
         with pytest.raises(Unavailable):
             house.attestor().statement()
         assert house.memory.attested() == house.store.read(lambda work: work.journal.head())

@@ -15,8 +15,8 @@ from custody.rules.ledger import Account, AccountKind, Entry, JournalEntry, Jour
 from custody.rules.origins import Arrived, Executed, Hold, Release, origin_from_json, origin_to_json
 from custody.rules.refusals import Refused, Rule
 from custody.rules.transfers import MOVES, SUB_STATUSES, Status, SubStatus, Transfer, move, uuid7
-from custody.rules.walls import WAYS, check_walls, way_of
 from custody.rules.wallets import Tier
+from custody.rules.walls import WAYS, check_walls, way_of
 from tests.fakes.seat import BITCOIN, EVM, NOW
 from tests.fakes.treasury import FakeAnchors, Treasury, inside, no, proposal, roster
 from tests.fakes.trust import ASSETS, PAYEE, world
@@ -51,7 +51,9 @@ class TestMoves:
             pytest.param(Status.PENDING_SIGNATURE, Status.BROADCASTING, True, id="signed"),
             pytest.param(Status.CONFIRMING, Status.BROADCASTING, True, id="a reorg takes it back"),
             pytest.param(Status.CANCELLING, Status.COMPLETED, True, id="the void came too late"),
-            pytest.param(Status.PENDING_SIGNATURE, Status.CANCELLED, False, id="no cancelling once a signature was asked for"),
+            pytest.param(
+                Status.PENDING_SIGNATURE, Status.CANCELLED, False, id="no cancelling once a signature was asked for"
+            ),
             pytest.param(Status.PENDING_SIGNATURE, Status.EXPIRED, False, id="no expiry either"),
             pytest.param(Status.BROADCAST_UNKNOWN, Status.FAILED, False, id="an unknown outcome is no failure"),
             pytest.param(Status.BROADCASTING, Status.QUEUED, False, id="never rebuilt"),
@@ -171,7 +173,9 @@ def executed(*transfers: Transfer, **changes: Any) -> Executed:
     """A final payout."""
     first = transfers[0].intent
     anchor = Anchor(first.chain, first.wallet, "7")
-    done = Executed(first.chain, 9, b"\1" * 32, b"\2" * 32, anchor, tuple(t.digest for t in transfers), (), 0, void=False)
+    done = Executed(
+        first.chain, 9, b"\1" * 32, b"\2" * 32, anchor, tuple(t.digest for t in transfers), (), 0, void=False
+    )
     return replace(done, **changes)
 
 
@@ -187,7 +191,9 @@ class TestEntries:
         assert lines(holds.hold(origin, ASSETS)) == held
         after = holds.pay(executed(paid, fee=1500), [paid.intent], HOT, ASSETS)
         assert lines(after) == {
-            "customer_held:ada BTC": -100_020_000, wallet: -100_001_500, "customer_available:ada BTC": 18_500,
+            "customer_held:ada BTC": -100_020_000,
+            wallet: -100_001_500,
+            "customer_available:ada BTC": 18_500,
         }
 
     def test_change_is_taken_back(self, treasury: Treasury) -> None:
@@ -230,20 +236,29 @@ class TestEntries:
         ("message", "by", "tier", "held", "after"),
         [
             pytest.param(
-                inside(OWN, purpose="fee_sweep"), "finance", HOT,
+                inside(OWN, purpose="fee_sweep"),
+                "finance",
+                HOT,
                 {"accrued_fees ETH": -(10**18), "company_held:accrued_fees ETH": 10**18},
-                {"company_held:accrued_fees ETH": -(10**18), "wallet ETH": -(10**18)}, id="fees",
+                {"company_held:accrued_fees ETH": -(10**18), "wallet ETH": -(10**18)},
+                id="fees",
             ),
             pytest.param(
-                proposal(account="company", purpose="vendor_payment"), "finance", OWN,
+                proposal(account="company", purpose="vendor_payment"),
+                "finance",
+                OWN,
                 {"company_equity ETH": -(10**18), "company_held:company_equity ETH": 10**18},
-                {"company_held:company_equity ETH": -(10**18), "wallet ETH": -(10**18)}, id="vendor",
+                {"company_held:company_equity ETH": -(10**18), "wallet ETH": -(10**18)},
+                id="vendor",
             ),
             pytest.param(inside(COLD), "desk", HOT, {}, {}, id="inside customer tiers, on EVM"),
             pytest.param(
-                inside(COLD, BITCOIN, amount=10**7), "desk", HOT,
+                inside(COLD, BITCOIN, amount=10**7),
+                "desk",
+                HOT,
                 {"company_surplus BTC": -20_000, "company_held:company_surplus BTC": 20_000},
-                {"company_held:company_surplus BTC": -20_000, "company_surplus BTC": 20_000}, id="inside, on Bitcoin",
+                {"company_held:company_surplus BTC": -20_000, "company_surplus BTC": 20_000},
+                id="inside, on Bitcoin",
             ),
         ],
     )
@@ -363,7 +378,9 @@ class TestOrigins:
         assert entry is not None
         at = transfer.intent.expiry if case == "expired" else NOW
         standing = {} if case == "unheld" else {transfer.digest: Standing(transfer.hold or 0, transfer.intent)}
-        found = {r.rule for r in check_release(JournalEntry.append(JournalHead(), entry, at), standing, roster(), ASSETS)}
+        found = {
+            r.rule for r in check_release(JournalEntry.append(JournalHead(), entry, at), standing, roster(), ASSETS)
+        }
         assert found == ({rule} if rule else set())
 
     @pytest.mark.parametrize(
@@ -393,5 +410,3 @@ def test_anchors_of_tests() -> None:
     """The fake gives what the permit pins."""
     certificate = world().certificate(HOT, EVM)
     assert FakeAnchors().next_anchor(b"\1" * 32, certificate, (), {"9"}).references == ("10",)
-
-

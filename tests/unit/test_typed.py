@@ -27,9 +27,9 @@ VECTORS: Final = [pytest.param(v, id=v["name"]) for v in GOLDEN["vectors"]]
 VERBS: Final = {
     "Proposal", "TransferIntent", "Rejection", "Enrolment", "WalletCertificate", "Rotation", "RosterVersion",
     "PolicyActivation", "Settlement", "ManualEntry", "Void", "Freeze", "Unfreeze", "Statement", "DepositAddress", "SeatHead",
-    "WalletKey",
+    "WalletKey", "Price",
 }  # fmt: skip
-"""TRUST.md, "One typed message per verb", and a seat's statement about its own key."""
+"""TRUST.md, "One typed message per verb", a seat's statement about its own key, and a feeder's price."""
 
 
 # The second path: EIP-712 written plainly from the vector's own text, sharing nothing with custody or eth-account.

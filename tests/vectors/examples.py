@@ -17,6 +17,7 @@ from custody.rules.certificates import (
 )
 from custody.rules.governance import Freeze, PolicyActivation, Unfreeze
 from custody.rules.intents import Anchor, Proposal, Rejection, TransferIntent, Void
+from custody.rules.prices import Price
 from custody.rules.roster import (
     ApiClient,
     Person,
@@ -257,5 +258,6 @@ EXAMPLES: Final[dict[str, Struct]] = {
         wallet=word(1), chain=ETH, customer="ada", index=3, address="0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
     ),
     "SeatHead": SeatHead(seat="hot-1", position=12, head=word(0x15), roster=2, time=T),
+    "Price": Price(feeder="kraken", asset="ETH", micro_usd=3_012_000_000, time=T),
 }
 """By the message's name; a second example of one name carries what tells them apart after it."""

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Customers, what they are owed, and their deposit addresses."""
+
+from fastapi import APIRouter
+
+from api import cursors
+from api.documents import address_out, balances
+from api.problems import Absent
+from api.routes.common import Json, Parts, Proposer, Reader
+from api.schemas import AddressIn, CustomerIn
+from custody.flows.customers import add_customer, issue_address
+from custody.flows.ports import UnitOfWork
+from custody.rules.errors import InvalidInput
+from custody.rules.refusals import Refusal, Rule
+from custody.rules.wallets import Chain, Tier
+
+router = APIRouter(prefix="/v1/customers", tags=["customers"])
+
+
+@router.post("", status_code=201)
+def post_customer(body: CustomerIn, parts: Parts, _caller: Proposer) -> Json:
+    """Record a customer. It owns nothing until coins of theirs are final on a chain."""
+    add_customer(parts.store, body.id)
+    return {"id": body.id}
+
+
+@router.get("")
+def get_customers(
+    parts: Parts, _caller: Reader, limit: cursors.Limit = cursors.PAGE, cursor: cursors.Cursor = None
+) -> Json:
+    """Customers by id, with balances."""
+    after, assets = cursors.read("customers", cursor), parts.kernel().assets
+
+    def read(work: UnitOfWork) -> tuple[list[Json], bool]:
+        ids = sorted(customer for customer in work.customers.ids() if after is None or customer > after)
+        page = [{"id": customer, "balances": balances(work, customer, assets)} for customer in ids[:limit]]
+        return page, len(ids) > limit
+
+    items, more = parts.store.read(read)
+    return {"items": items, "next_cursor": cursors.make("customers", items[-1]["id"]) if more else None}
+
+
+@router.get("/{customer}")
+def get_customer(customer: str, parts: Parts, _caller: Reader) -> Json:
+    """One customer with balances."""
+    assets = parts.kernel().assets
+
+    def read(work: UnitOfWork) -> Json:
+        _check_known(work, customer)
+        return {"id": customer, "balances": balances(work, customer, assets)}
+
+    return parts.store.read(read)
+
+
+@router.get("/{customer}/addresses")
+def get_addresses(customer: str, parts: Parts, _caller: Reader) -> Json:
+    """Deposit addresses as the attestor signed them, each verified and derived again from its wallet's certificate here."""
+    wallets = [wallet.name for wallet in parts.kernel().inventory if wallet.tier.is_customer]
+
+    def read(work: UnitOfWork) -> Json:
+        _check_known(work, customer)
+        found = [work.customers.address_of(customer, name) for name in wallets]
+        return {"items": [address_out(signed) for signed in found if signed is not None]}
+
+    return parts.store.read(read)
+
+
+@router.post("/{customer}/addresses", status_code=201)
+def post_address(customer: str, body: AddressIn, parts: Parts, _caller: Proposer) -> Json:
+    """The customer's address at the chain's hot wallet: the one there is, or the next, bound by the attestor for ever."""
+    parts.store.read(lambda work: _check_known(work, customer))
+    kernel = parts.kernel()
+    wallets = kernel.wallets(Chain(body.chain), Tier.CUSTOMER_HOT)
+    if len(wallets) != 1:
+        raise InvalidInput("chain", Rule.UNKNOWN_WALLET, f"{len(wallets)} hot wallets on {body.chain}", "exactly one")
+    signed = issue_address(parts.store, parts.attestor, kernel.roster, wallets[0], customer, kernel.derive)
+    return address_out(signed)
+
+
+def _check_known(work: UnitOfWork, customer: str) -> None:
+    if not work.customers.is_known(customer):
+        raise Absent([Refusal(Rule.UNKNOWN_CUSTOMER, customer=customer[:80])])
