@@ -49,7 +49,9 @@ class RequestSigner:
         keys = MappingKeyResolver(public_keys={}, private_keys={client: key})
         self._signer = HTTPMessageSigner(signature_algorithm=algorithms.ED25519, key_resolver=keys)
 
-    def sign(self, method: str, url: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> dict[str, str]:
+    def sign(
+        self, method: str, url: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> dict[str, str]:
         """The headers to send: those given, the digest of the body where there is one, and the signature over all of it."""
         message = Message(method, url, HeaderLines((headers or {}).items()))
         covered = [METHOD, *TARGET_PARTS]
@@ -73,7 +75,9 @@ class RequestSigner:
 class ApiClient:
     """One connection to one server as one client. `domain` is the deployment's, learnt from genesis, never from the server."""
 
-    def __init__(self, url: str, client: str, key: Ed25519PrivateKey, domain: Domain, clock: Clock = wall_clock) -> None:
+    def __init__(
+        self, url: str, client: str, key: Ed25519PrivateKey, domain: Domain, clock: Clock = wall_clock
+    ) -> None:
         self._url, self._domain = url.rstrip("/"), domain
         self._signer = RequestSigner(client, key, domain.genesis, clock)
         self._session = requests.Session()

@@ -8,7 +8,7 @@ comes from a file of the home, never from the database; everything mirrored is v
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Generic, TypeVar
@@ -19,7 +19,7 @@ from api.parts import ApiParts
 from custody.flows.inventory import InventoryReader
 from custody.flows.kernel import Kernel
 from custody.flows.mirror import ACTIVATION, ROSTER, rosters_from
-from custody.flows.ports import Clock, Screening, Store, UnitOfWork
+from custody.flows.ports import Clock, Store, UnitOfWork
 from custody.flows.prices import MirrorPrices
 from custody.rules.errors import InvalidInput, Unavailable
 from custody.rules.governance import PolicyActivation
@@ -28,7 +28,7 @@ from custody.rules.roster import Roster
 from custody.rules.seat_request import BundleInForce, Policies
 from custody.rules.signatures import Signed
 from custody.rules.typed import ZERO32
-from custody.rules.wallets import Chain
+from custody.rules.wallets import Address
 from custody.settings import Settings
 from custody.store import open_store
 from policies import activation
@@ -37,6 +37,10 @@ from policies.bundle import Bundle, load
 T = TypeVar("T")
 _KEPT: Final = 1.0
 """Seconds for which what was read and verified serves: how late a revoked key is refused at the most."""
+
+
+BITCOIN_MAXIMUM_FEE: Final = 50_000
+"""Satoshi that one intent may cost its wallet; it stands in the intent, where people approve it and seats hold to it."""
 
 
 class Fresh(Generic[T]):
@@ -53,7 +57,10 @@ class Fresh(Generic[T]):
             if self._value is None or time.monotonic() - self._value[0] >= _KEPT:
                 try:
                     self._value = time.monotonic(), self._read()
-                except (Refused, InvalidInput) as error:  # not the caller's fault, and nothing to tell a stranger in full
+                except (
+                    Refused,
+                    InvalidInput,
+                ) as error:  # not the caller's fault, and nothing to tell a stranger in full
                     raise Unavailable(self._what, str(error)[:300]) from error
             return self._value[1]
 
@@ -84,7 +91,22 @@ class _Mirror:
         return Policies(BundleInForce(self.bundle.policy, self.bundle.assets, self.bundle.fees), {})
 
 
-def open_parts(home: Path, screening: Screening, maximum_fee: Mapping[Chain, int]) -> ApiParts:
+class NoLists:
+    """Implements `Screening` while there is no signed registry of related parties and sanctions: nobody is listed.
+
+    The attestor does the same where it is given none; a list in this process alone would bind nobody else.
+    """
+
+    def is_related(self, account: str, address: Address) -> bool:  # noqa: ARG002  # the port's
+        """See `Screening`."""
+        return False
+
+    def is_sanctioned(self, address: Address) -> bool:  # noqa: ARG002  # the port's
+        """See `Screening`."""
+        return False
+
+
+def open_parts(home: Path) -> ApiParts:
     """The parts of a born deployment. Raises InvalidInput before birth; what is not verified yet raises when it is asked for."""
     settings = Settings.load(home)
     bundle = load(Path(settings.bundle))
@@ -107,13 +129,15 @@ def open_parts(home: Path, screening: Screening, maximum_fee: Mapping[Chain, int
         return clock_of(roster())()
 
     prices = MirrorPrices(store, roster)
+    maximum_fee = {chain: 0 if chain.is_evm else BITCOIN_MAXIMUM_FEE for chain in bundle.assets.chains}
 
     def read_kernel() -> Kernel:
         known, now = rosters(), clock()
 
         def read(work: UnitOfWork) -> Kernel:
             policies = mirror.policies(work, known[-1], now)
-            return Kernel(known, reader.read(work, known[-1]), policies, derive, prices, screening, maximum_fee)
+            inventory = reader.read(work, known[-1])
+            return Kernel(known, inventory, policies, derive, prices, NoLists(), maximum_fee)
 
         return store.read(read)
 

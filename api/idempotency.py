@@ -35,11 +35,15 @@ class Answers:
         """
         key = caller.idempotency_key
         if key is None:
-            raise Refused([Refusal(Rule.IDEMPOTENCY_MISSING, want="an Idempotency-Key header, covered by the signature")])
+            raise Refused(
+                [Refusal(Rule.IDEMPOTENCY_MISSING, want="an Idempotency-Key header, covered by the signature")]
+            )
         place = (caller.client.id, route, key)
         with self._turn:
             if (busy := self._busy.get(place)) is not None:
-                raise Refused([Refusal(Rule.IDEMPOTENCY_MISMATCH if busy != asked else Rule.IDEMPOTENCY_IN_FLIGHT, key=key)])
+                raise Refused(
+                    [Refusal(Rule.IDEMPOTENCY_MISMATCH if busy != asked else Rule.IDEMPOTENCY_IN_FLIGHT, key=key)]
+                )
             given = self._given.get(place)
             if given is not None and given[0] != asked:
                 raise Refused([Refusal(Rule.IDEMPOTENCY_MISMATCH, key=key)])

@@ -41,7 +41,9 @@ class Caller:
     def check_scope(self, scope: str) -> None:
         """Raises Refused(scope_missing)."""
         if scope not in self.client.scopes:
-            raise Refused([Refusal(Rule.SCOPE_MISSING, client=self.client.id, want=scope, has=list(self.client.scopes))])
+            raise Refused(
+                [Refusal(Rule.SCOPE_MISSING, client=self.client.id, want=scope, has=list(self.client.scopes))]
+            )
 
 
 def identify(parts: ApiParts, window: Window, message: Message, body: bytes) -> Caller:
@@ -65,7 +67,11 @@ def identify(parts: ApiParts, window: Window, message: Message, body: bytes) -> 
     nonce = result.nonce or ""
     if not NONCE_LEAST <= len(nonce) <= NONCE_MOST:
         raise Unauthenticated(
-            [Refusal(Rule.NOT_COVERED, parameter="nonce", want=f"{NONCE_LEAST} to {NONCE_MOST} characters, new each time")]
+            [
+                Refusal(
+                    Rule.NOT_COVERED, parameter="nonce", want=f"{NONCE_LEAST} to {NONCE_MOST} characters, new each time"
+                )
+            ]
         )
     refusal = window.admit(client.id, nonce, now)
     if refusal is not None:
@@ -85,7 +91,9 @@ class _RosterKeys(HTTPSignatureKeyResolver):
         """The key of a client in force; raises Refused."""
         client = self._clients.get(key_id)
         if client is None or client.key.scheme != Scheme.ED25519:
-            raise Refused([Refusal(Rule.SIGNER_UNKNOWN, keyid=key_id[:_TOLD], want="an API client of the newest roster")])
+            raise Refused(
+                [Refusal(Rule.SIGNER_UNKNOWN, keyid=key_id[:_TOLD], want="an API client of the newest roster")]
+            )
         if client.expires <= self._now:
             raise Refused([Refusal(Rule.SIGNER_EXPIRED, client=client.id, expired=client.expires, now=self._now)])
         self.found[key_id] = client
@@ -124,7 +132,9 @@ def _verify(keys: _RosterKeys, window: Window, message: Message, wanted: str, no
             [Refusal(Rule.SIGNATURE_INVALID, document="request", why=str(error)[:_TOLD], tag=wanted)]
         ) from error
     if len(results) != 1:
-        raise Unauthenticated([Refusal(Rule.SIGNATURE_INVALID, document="request", got=len(results), want="one signature")])
+        raise Unauthenticated(
+            [Refusal(Rule.SIGNATURE_INVALID, document="request", got=len(results), want="one signature")]
+        )
     return results[0]
 
 
@@ -154,6 +164,8 @@ def _check_digest(message: Message, body: bytes) -> None:
 def _idempotency_key(message: Message) -> str | None:
     for value in message.headers.all(IDEMPOTENCY_KEY):
         if not 1 <= len(value) <= KEY_MOST or not value.isprintable():
-            raise InvalidInput("Idempotency-Key", Rule.MALFORMED, f"{len(value)} characters", f"1 to {KEY_MOST}, printable")
+            raise InvalidInput(
+                "Idempotency-Key", Rule.MALFORMED, f"{len(value)} characters", f"1 to {KEY_MOST}, printable"
+            )
         return value
     return None

@@ -133,9 +133,7 @@ def plain(value: object) -> object:
     return "0x" + value.hex() if isinstance(value, bytes) else str(value)
 
 
-def _answer(
-    status: HTTPStatus, refusals: Iterable[Refusal], headers: Mapping[str, str] | None = None
-) -> Response:
+def _answer(status: HTTPStatus, refusals: Iterable[Refusal], headers: Mapping[str, str] | None = None) -> Response:
     told = [{"rule": r.rule.value, "operands": plain(r.operands)} for r in refusals]
     body = {
         "type": "about:blank",  # the status is the kind of problem, the rule the reason: there is no page to point at

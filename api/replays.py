@@ -40,7 +40,9 @@ class Window:
         if now - created > OLDEST:
             return Refusal(Rule.STALE, document="request", age=now - created, oldest=OLDEST)
         if created <= self.begun + AHEAD:
-            return Refusal(Rule.STALE, document="request", created=created, want=f"after {self.begun + AHEAD}, as we restarted")
+            return Refusal(
+                Rule.STALE, document="request", created=created, want=f"after {self.begun + AHEAD}, as we restarted"
+            )
         if expires <= now:
             return Refusal(Rule.EXPIRED, document="request", expired=expires, now=now)
         return None

@@ -35,6 +35,10 @@ HELP: Final = {
     "ledger": "The journal: verify it to its origins, list entries, record signed settlements.",
     "coverage": "Reserves, liabilities and surplus of each asset at one final height per chain.",
     "statement": "The attestor's signed statement: make one, or verify one offline.",
+    "worker": "The worker: authorize, ask seats to sign, broadcast, follow to finality, post; holds no key.",
+    "transfers": "Every transfer, where it stands, and for whom or what it waits.",
+    "approve": "See in plain words what a transfer would move, and approve exactly that with your own key.",
+    "reject": "Say no to a transfer, with the reason; the initiator's own no cancels it.",
     "deriver": "The deriver: the process that derives addresses for the API, with no key and no node.",
     "api": "The REST API of the backend and the treasury: signed requests in, proposals and evidence out.",
 }

@@ -27,8 +27,8 @@ Handler = Callable[[object], object]
 """Takes a request's body, gives the answer's; both JSON. Raises Refused, InvalidInput or Unavailable."""
 
 MESSAGE_BYTES: Final = 8 << 20
-"""A request to sign 100 payments has 0.3 MB of signed messages, its PSBT 0.8 MB where 100 coins bring previous transactions of 100
-outputs each; both as hex in JSON. Only this account's own processes can send one at all."""
+"""A request to sign 100 payments by three people each, from 100 coins whose previous transactions have 100 outputs each, has
+1.04 MB; larger previous transactions are ordinary. Only this account's own processes can send one at all."""
 SERVER_SECONDS: Final = 10.0
 """How long a server waits for the next bytes of a request, and for a client to take its answer."""
 CLIENT_SECONDS: Final = 60.0

@@ -48,12 +48,12 @@ _TRANSIT_RULES: Final[Rules] = {
     f"{TRANSIT}/keys/{IDENTITY}": ("read",),
 }
 _COMMON_RULES: Final[Rules] = {f"{MOUNT}/data/*": ("create", "read", "update"), **_TRANSIT_RULES}
-# A seat and the relayer know the names of what they keep, so they never list. The attestor lists bindings.
-_BINDINGS: Final[Rules] = {f"{MOUNT}/metadata/bindings/*": ("read", "list")}
+# A seat and the relayer know the names of what they keep, so they never list. The attestor lists bindings and first sights.
+_LISTED: Final[Rules] = {f"{MOUNT}/metadata/{folder}/*": ("read", "list") for folder in ("bindings", "seen")}
 RULES: Final[Mapping[Kind, Rules]] = {
     Kind.SEAT: _COMMON_RULES,
     Kind.RELAYER: _COMMON_RULES,
-    Kind.ATTESTOR: {**_COMMON_RULES, **_BINDINGS},
+    Kind.ATTESTOR: {**_COMMON_RULES, **_LISTED},
 }
 
 

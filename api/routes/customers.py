@@ -9,9 +9,10 @@ from api.problems import Absent
 from api.routes.common import Json, Parts, Proposer, Reader
 from api.schemas import AddressIn, CustomerIn
 from custody.flows.customers import add_customer, issue_address
+from custody.flows.inventory import check_binding, check_derived
 from custody.flows.ports import UnitOfWork
 from custody.rules.errors import InvalidInput
-from custody.rules.refusals import Refusal, Rule
+from custody.rules.refusals import Refusal, Rule, raise_if
 from custody.rules.wallets import Chain, Tier
 
 router = APIRouter(prefix="/v1/customers", tags=["customers"])
@@ -55,12 +56,18 @@ def get_customer(customer: str, parts: Parts, _caller: Reader) -> Json:
 @router.get("/{customer}/addresses")
 def get_addresses(customer: str, parts: Parts, _caller: Reader) -> Json:
     """Deposit addresses as the attestor signed them, each verified and derived again from its wallet's certificate here."""
-    wallets = [wallet.name for wallet in parts.kernel().inventory if wallet.tier.is_customer]
+    kernel = parts.kernel()
 
     def read(work: UnitOfWork) -> Json:
         _check_known(work, customer)
-        found = [work.customers.address_of(customer, name) for name in wallets]
-        return {"items": [address_out(signed) for signed in found if signed is not None]}
+        items = []
+        for wallet in kernel.inventory:
+            signed = work.customers.address_of(customer, wallet.name)
+            if signed is not None:
+                raise_if(check_binding(signed, kernel.roster))
+                raise_if(check_derived(signed.message, [c.message for c in wallet.certificates], kernel.derive))
+                items.append(address_out(signed))
+        return {"items": items}
 
     return parts.store.read(read)
 

@@ -64,6 +64,8 @@ def activate(
             seat.admit_policy(document, deployment.bundle.to_json())
         except Unavailable:  # a cold seat: it is handed the same files inside a ceremony
             folder = deployment.settings.bundle
-            out.print(f"seat {name} is silent: bulkhead seat admit-policy {name} {file} {folder} --socket …", markup=False)
+            out.print(
+                f"seat {name} is silent: bulkhead seat admit-policy {name} {file} {folder} --socket …", markup=False
+            )
         else:
             out.print(f"seat {name} has it", markup=False)

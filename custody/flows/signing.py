@@ -130,6 +130,27 @@ def sign_void(ceremony: Ceremony, permit: Permit, void: Signed[Void], wallet: Wa
     return envelope
 
 
+# by hand, to seats that are not online
+
+
+def to_carry(store: Store, anchor: Anchor) -> Request | None:
+    """What seats were asked last about an anchor, for a file that is carried to cold ones (DESIGN.md, "Cold"); None before."""
+    void = store.read(lambda work: records.void_of(work, anchor)) is not None
+    return store.read(lambda work: records.newest_request(work, anchor, void=void))
+
+
+def bring_back(store: Store, anchor: Anchor, made: SeatSignatures) -> None:
+    """Take in a cold seat's answer; the next `sign` puts it in place, or says that it is false. Raises Refused(unknown_transfer)."""
+    asked = to_carry(store, anchor)
+    known = store.read(lambda work: records.variants(work, anchor))
+    variant = next((v for v in known if asked is not None and v.unsigned.payload == asked.payload), None)
+    if variant is None:
+        raise Refused(
+            [Refusal(Rule.UNKNOWN_TRANSFER, anchor=anchor.reference, want="an anchor that seats were asked about")]
+        )
+    store.run(lambda work: records.put_signatures(work, variant.unsigned, made))
+
+
 # what is asked
 
 
@@ -145,7 +166,9 @@ def _prepare(ceremony: Ceremony, permit: SigningPermit, sweeps: Sequence[Sweep],
         ceremony.store.run(lambda work: records.put_variant(work, unsigned, void=False))
     asked = ceremony.store.read(lambda work: records.newest_request(work, anchor, void=False))
     refused = any(transfer.sub_status is SubStatus.SIGNER_REFUSED for transfer in permit.transfers)
-    serves = _serves(ceremony, permit.wallet, asked, unsigned) and asked is not None and asked.transfers == permit.material
+    serves = (
+        _serves(ceremony, permit.wallet, asked, unsigned) and asked is not None and asked.transfers == permit.material
+    )
     if asked is not None and serves and not again and not refused:
         return _Asked(unsigned, asked, fresh=False)
     statement = _attest(ceremony, anchor, permit.permit.intents)
@@ -218,7 +241,11 @@ def in_turn(seats: Sequence[SeatPort], certificate: WalletCertificate, anchor: A
     mine = [by_name[key.key.seat] for key in certificate.seats if key.key.seat in by_name]
     if not mine:
         return ()
-    number = int(anchor.reference) if anchor.reference.isdecimal() else int.from_bytes(sha256(anchor.reference.encode()).digest())
+    number = (
+        int(anchor.reference)
+        if anchor.reference.isdecimal()
+        else int.from_bytes(sha256(anchor.reference.encode()).digest())
+    )
     first = number % len(mine)
     return (*mine[first:], *mine[:first])
 
@@ -232,8 +259,8 @@ class _Prepare(Protocol):
 def _complete(ceremony: Ceremony, wallet: Wallet, prepare: _Prepare) -> SignedPayout | Waiting:
     """Ask until M seats signed the same bytes. Raises Refused and InvalidInput where there is nothing to ask or to combine."""
     certificate, asked = wallet.certificate, prepare(again=False)
-    known = ceremony.store.read(lambda work: records.signatures(work, asked.unsigned, _names(certificate)))
-    answers, false = _Answers(known, {}, {}), dict[str, tuple[Refusal, ...]]()
+    stored = ceremony.store.read(lambda work: records.signatures(work, asked.unsigned, _names(certificate)))
+    answers, false, from_store = _Answers(stored, {}, {}), dict[str, tuple[Refusal, ...]](), set(stored)
     while True:
         _gather(ceremony, certificate, asked, answers, false)
         short = len(answers.signatures) < certificate.m
@@ -250,11 +277,11 @@ def _complete(ceremony: Ceremony, wallet: Wallet, prepare: _Prepare) -> SignedPa
             named = {str(r.operands.get("seat")) for r in error.refusals} & set(answers.signatures)
             if not named:
                 raise
-            for name in named:  # a seat that lies, or a row that somebody changed: the others can do without it
+            for name in named:  # a seat that lies is left out; one whose stored answer somebody changed is asked again
                 del answers.signatures[name]
-                if name in known:
-                    del known[name]
-                false[name] = error.refusals
+                if name not in from_store:
+                    false[name] = tuple(r for r in error.refusals if r.operands.get("seat") == name)
+            from_store -= named
 
 
 def _gather(
@@ -313,16 +340,21 @@ def _record(ceremony: Ceremony, permit: Permit, envelope: Envelope) -> None:
     def work(work: UnitOfWork) -> None:
         work.transfers.keep(envelope, ceremony.now)
         if any(t.status is Status.PENDING_SIGNATURE for t in records.carried(work, permit)):
-            records.mark(work, permit, Status.BROADCASTING, ceremony.now, None, f"the node to take 0x{envelope.transaction.hex()}")
+            records.mark(
+                work,
+                permit,
+                Status.BROADCASTING,
+                ceremony.now,
+                None,
+                f"the node to take 0x{envelope.transaction.hex()}",
+            )
 
     ceremony.store.run(work)
 
 
 def _wait(ceremony: Ceremony, permit: Permit, waiting: Waiting) -> Waiting:
     ceremony.store.run(
-        lambda work: records.mark(
-            work, permit, Status.PENDING_SIGNATURE, ceremony.now, waiting.sub_status, waiting.why
-        )
+        lambda work: records.mark(work, permit, Status.PENDING_SIGNATURE, ceremony.now, waiting.sub_status, waiting.why)
     )
     return waiting
 

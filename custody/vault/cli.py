@@ -111,7 +111,9 @@ def sign(
     name: Name,
     request: Annotated[Path, typer.Argument(help="The request: payload, intents, approvals, statement, in JSON.")],
     socket: Socket,
-    out: Annotated[Path | None, typer.Option("--out", help="Where to write the signatures; printed if not given.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where to write the signatures; printed if not given.")
+    ] = None,
 ) -> None:
     """Have the seat decide on REQUEST by itself and sign it. Ask again after a failure: the same request, the same answer."""
     from custody.rules.seat_request import Request

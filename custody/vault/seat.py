@@ -119,7 +119,9 @@ class SeatHost:
         def learn(journal: SeatJournal, now: int) -> Learned:
             learned = seat_journal.admit_policy(journal, signed, now)
             if isinstance(learned, SeatJournal) and learned is not journal:
-                self._keep_bundle(bundle, documents)  # before the journal names it: a crash between leaves a file, no gap
+                self._keep_bundle(
+                    bundle, documents
+                )  # before the journal names it: a crash between leaves a file, no gap
             return learned
 
         return self._learn(learn, signed)

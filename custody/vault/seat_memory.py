@@ -213,7 +213,9 @@ class SeatMemory:
         if stored is None:
             return None
         body = {name: value for name, value in stored.items() if isinstance(value, str)}
-        if not path.endswith("/" + body.get("proposal", body.get("intent", ""))) or not {"intent", "anchor"} <= set(body):
+        if not path.endswith("/" + body.get("proposal", body.get("intent", ""))) or not {"intent", "anchor"} <= set(
+            body
+        ):
             raise self._broken(0, f"a damaged binding under {path}")
         return body
 

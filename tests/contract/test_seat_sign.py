@@ -13,7 +13,7 @@ from embit.psbt import PSBT  # type: ignore[import-untyped]
 from embit.script import Script  # type: ignore[import-untyped]
 
 from custody.chains.bitcoin import psbts, second
-from custody.chains.bitcoin.scripts import witness_script
+from custody.chains.bitcoin.scripts import change_address, script_pubkey, witness_script
 from custody.chains.evm.safes import owner_address
 from custody.chains.evm.signatures import pack, recovered
 from custody.rules.birth import check_chain
@@ -210,6 +210,23 @@ def test_a_batchs_variant_keeps_its_bindings(subject: Subject) -> None:
     assert subject.seat.sign(first) == subject.seat.sign(house.ask(payments=3))
     assert Rule.SEQUENCE in subject.refuses(second)
     assert subject.refuses(house.ask(payments=3, nonce=8)) == {Rule.INTENT_BOUND}
+
+
+def test_after_a_rotation_old_keys_only_bring_coins_home(subject: Subject) -> None:
+    """On Bitcoin the old certificate's coins are swept into the successor, with the old keys; a payment from them is refused."""
+    house, old = subject.house, subject.house.world.certificate(Tier.CUSTOMER_HOT, BITCOIN)
+    draft = house.world.deployment.draft("customer_hot/second", Tier.CUSTOMER_HOT, BITCOIN)
+    new = replace(draft, previous=old.struct_hash)
+    for name in HOT:
+        house.hosts[name].accept(house.world.deployment.people_sign(new))
+    home = [(2 * 10**8 - 2_000, script_pubkey(change_address(new, 2)))]
+    psbt = trust.psbt_of(old, home, change=None)
+    trust.scope_keys(psbt.outputs[0], new, 1, 2)
+    payload = PsbtPayload(BITCOIN.name, psbt.serialize())
+    bare = replace(house.ask(chain=BITCOIN), payload=payload, transfers=())
+    made = subject.seat.sign(house.ask(bare, chain=BITCOIN))
+    assert (made.certificate, len(made.signatures)) == (old.struct_hash, 1)
+    assert Rule.CERTIFICATE_OLDER in subject.refuses(house.ask(chain=BITCOIN))
 
 
 def test_at_once(subject: Subject) -> None:

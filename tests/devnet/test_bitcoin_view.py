@@ -402,3 +402,25 @@ def test_wrong_network_and_stopped_node(tmp_path: Path) -> None:
         assert view.head() == before
     finally:
         node.stop()
+
+
+def test_is_spent(bitcoind: Bitcoind, view: BitcoinView) -> None:
+    """An output is spent from the block that spends it on; what is nobody's, or not there yet, is no output of ours."""
+    name = f"spending-{next(_WALLETS)}"
+    bitcoind.rpc("createwallet", name)
+    ours = Address.parse(REGTEST, str(bitcoind.rpc("getnewaddress", wallet=name)))
+    before = head(view)
+    txid = pay(bitcoind, {ours: 1_000_000}).hex()
+    bitcoind.mine()
+    stands = head(view)
+    bitcoind.rpc("syncwithvalidationinterfacequeue")
+    options = {"fee_rate": 2, "subtract_fee_from_outputs": [0]}
+    bitcoind.rpc("send", [{str(bitcoind.rpc("getnewaddress", wallet=MINER)): "0.01"}], None, "unset", None, options, wallet=name)
+    waiting = [view.is_spent(f"{txid}:{vout}", [ours], stands) for vout in (0, 1)]
+    assert sorted(waiting, key=str) == [False, None]  # one of them is the miner's change; the mempool spends nothing
+    outpoint = f"{txid}:{waiting.index(False)}"
+    bitcoind.mine()
+    assert [view.is_spent(outpoint, [ours], at) for at in (before, stands, head(view))] == [None, False, True]
+    for odd in (f"{txid}:7", f"{'00' * 32}:0", txid, outpoint.upper(), f"{outpoint} ", "5"):
+        assert view.is_spent(odd, [ours], head(view)) is None
+    assert view.is_spent(outpoint, [], head(view)) is None

@@ -403,7 +403,6 @@ def proofs(world: World) -> dict[type, ChainProof]:
         pytest.param(NativeProof, {"outflows": 1}, id="native: outflows that were not"),
         pytest.param(NativeProof, {"address": BOB.address}, id="native: another address"),
         pytest.param(NativeProof, {"block": bytes(32)}, id="native: another block"),
-        pytest.param(NativeProof, {"height": 10**6}, id="native: above the head"),
         pytest.param(NativeProof, {"height": 1}, id="native: another height"),
         pytest.param(NativeProof, {"chain": "eip155:1"}, id="native: another chain"),
         pytest.param(TokenProof, {"measured": 6 * USD}, id="token: measured more"),
@@ -424,6 +423,12 @@ def test_altered_proof_is_refused(
     refusal = world.view.confirm(replace(proofs[kind], **changes))  # type: ignore[arg-type]
     assert refusal is not None
     assert refusal.rule == Rule.ORIGIN
+
+
+def test_a_proof_above_the_head_is_unknown(world: World, proofs: dict[type, ChainProof]) -> None:
+    """The node may only lag: that is no reason to take a credit back."""
+    with pytest.raises(Unavailable):
+        world.view.confirm(replace(proofs[NativeProof], height=10**6))
 
 
 def test_proofs_in_lower_case_and_of_bitcoin(world: World, proofs: dict[type, ChainProof]) -> None:

@@ -192,7 +192,7 @@ def test_no_secret_anywhere(process: Process, deployment: Deployment, server: Op
     for verb, body in itertools.product(VERBS, bodies):
         with suppress(InvalidInput, Refused, Unavailable):
             process.call(verb, body)
-    for verb in ("read", "export", "sign", "secret", "__class__", "wallet_keys"):
+    for verb in ("read", "export", "sign_digest", "secret", "__class__", "wallet_keys"):
         with pytest.raises(InvalidInput) as invalid:
             process.call(verb)
         assert invalid.value.rule == Rule.MALFORMED

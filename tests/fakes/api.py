@@ -14,9 +14,9 @@ from fastapi import FastAPI
 from api.app import create_app
 from api.client import RequestSigner
 from api.parts import ApiParts
+from custody.rules.attested import verify_signature
 from custody.rules.certificates import DepositAddress
 from custody.rules.refusals import raise_if
-from custody.rules.attested import verify_signature
 from custody.rules.signatures import Signed
 from custody.rules.statements import Statement
 from tests.fakes.seat import NOW, Clock, ed25519, signed_by
@@ -73,7 +73,8 @@ class Answer:
         assert self.headers["content-type"] == "application/problem+json", self.raw
         body = self.json
         assert (body["status"], body["type"]) == (self.status, "about:blank")
-        assert body["title"] and body["refusals"][0] == {"rule": body["rule"], "operands": body["operands"]}
+        assert body["title"]
+        assert body["refusals"][0] == {"rule": body["rule"], "operands": body["operands"]}
         return str(body["rule"])
 
 

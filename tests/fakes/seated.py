@@ -117,8 +117,6 @@ def reopened(seat: SeatHost, vault: Vault, clock: Clock) -> SeatHost:
     return seat_in_memory(seat.name, vault, clock)
 
 
-
-
 @contextmanager
 def by_wire(host: SeatHost) -> Iterator[RemoteSeat]:
     """A remote seat over a thread that serves a host."""

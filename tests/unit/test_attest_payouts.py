@@ -4,6 +4,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -61,7 +62,8 @@ class CoinChain(FakeChain):
         address, height = created.get(outpoint, (None, 0))
         if address not in addresses or height > at.height:
             return None
-        return getattr(self, "spent", {}).get(outpoint, at.height + 1) <= at.height
+        spent: dict[str, int] = getattr(self, "spent", {})
+        return outpoint in spent and spent[outpoint] <= at.height
 
     def confirm_executed(self, executed: Executed, intents: Sequence[TransferIntent]) -> Refusal | None:
         """See `PayoutReader`: every payout is what it says."""
@@ -81,6 +83,10 @@ class PayingChain(SafeChain):
     def confirm_executed(self, executed: Executed, intents: Sequence[TransferIntent]) -> Refusal | None:
         """See `PayoutReader`."""
         return None
+
+
+def _insert(signed: Signed[Price], work: UnitOfWork) -> None:
+    put_signed(work.documents, slot_kind(signed.message.time), signed)
 
 
 @dataclass
@@ -113,7 +119,7 @@ class Desk:
                 price = Price(feeder, asset, usd * 10**6, self.house.clock())
                 signed = signed_by(price, deployment().domain, [ed25519(by or feeder)])
                 if by:
-                    self.run(lambda work, s=signed: put_signed(work.documents, slot_kind(s.message.time), s))
+                    self.run(partial(_insert, signed))
                 else:
                     record_price(self.house.store, roster(), signed, self.house.clock())
 
@@ -203,6 +209,7 @@ class Desk:
         rejection = signed_by(Rejection(digest, "no"), deployment().domain, [secp256k1("ana")])
         origin = Release(self.position(digest), digest, (rejection.message,), rejection.signatures)
         entry = holds.release(origin, self.held(digest), ASSETS)
+        assert entry is not None
         self.run(lambda work: work.journal.append(entry, self.house.clock()))
 
     def execute(self, anchor: Anchor, *digests: bytes, void: bool = False, at: int | None = None) -> None:
@@ -210,12 +217,15 @@ class Desk:
         origin = Executed(anchor.chain, 1, bytes(32), bytes(32), anchor, digests, (), 0, void)
         tier = next(w.tier for w in self.house.inventory() if w.name == anchor.wallet)
         entry = holds.pay(origin, [self.held(digest) for digest in digests], tier, ASSETS)
+        assert entry is not None
         self.run(lambda work: work.journal.append(entry, self.house.clock() if at is None else at))
 
     def consume(self, nonce: int) -> None:
         """A block consumes the Safes' nonce; it is not final yet."""
-        self.house.evm.nonces = {**getattr(self.house.evm, "nonces", {}), self.house.evm.head().height + 1: nonce + 1}
-        self.house.evm.mine()
+        chain = self.house.evm
+        assert isinstance(chain, PayingChain)
+        chain.nonces = {**getattr(chain, "nonces", {}), chain.head().height + 1: nonce + 1}
+        chain.mine()
 
 
 def nonce(number: int | str, tier: Tier = Tier.CUSTOMER_HOT) -> Anchor:
@@ -317,7 +327,7 @@ class TestNamed:
             desk.house.attestor().attest(anchor, [digest])
         else:
             assert rule in refused(desk.house.attestor(), anchor, digest)
-            assert desk.house.attestor().attest(nonce(0), [digest])  # nothing was bound
+            desk.house.attestor().attest(nonce(0), [digest])  # nothing was bound
 
     @pytest.mark.parametrize(
         ("changes", "rule"),
@@ -370,7 +380,7 @@ class TestOneAnchor:
 
     @pytest.mark.parametrize("restart", [False, True], ids=["same process", "after a restart"])
     def test_second_anchor(self, restart: bool) -> None:
-        """ "Please sign again" on another nonce pays twice."""
+        """A request to please sign again, on another nonce, pays twice."""
         desk = Desk()
         digest, attestor = desk.hold(), desk.house.attestor()
         attestor.attest(nonce(0), [digest])
