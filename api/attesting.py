@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
+from api.problems import Unproven
 from custody.flows.ports import Clock, Store
 from custody.rules.attested import verify_signature
 from custody.rules.certificates import DepositAddress
 from custody.rules.errors import InvalidInput, Unavailable
-from custody.rules.refusals import Refusal, Rule, raise_if
+from custody.rules.refusals import Refusal, Refused, Rule, raise_if
 from custody.rules.roster import Roster
 from custody.rules.signatures import Signed
 from custody.rules.statements import Statement
@@ -64,22 +65,31 @@ class Statements:
         """See `StatementDesk`."""
         with self._turn:  # many who ask at once make one statement, not one each
             if self._latest is None or not 0 <= self._wall() - self._latest[0] < _KEPT:
-                signed = self._attestor.statement()
-                raise_if(verify_signature(signed, self._roster()))
+                signed = self._verified(self._attestor.statement)
                 key = str(signed.message.sequence)
                 self._store.run(lambda work: work.documents.put(STATEMENTS, key, signed.to_json()))
                 self._latest = self._wall(), signed
             return self._latest[1]
 
     def numbered(self, sequence: int) -> Signed[Statement] | None:
-        """See `StatementDesk`. Raises Refused where the row is not what the attestor signed, or is another's."""
+        """See `StatementDesk`. Raises Unproven where the row is not what the attestor signed, or is another's."""
         body = self._store.read(lambda work: work.documents.get(STATEMENTS, str(sequence)))
         if body is None:
             return None
-        signed = Signed.from_json(Statement, dict(body))
-        raise_if(verify_signature(signed, self._roster()))
+        signed = self._verified(lambda: _read(lambda: Signed.from_json(Statement, dict(body))))
         if signed.message.sequence != sequence:
-            raise_if([Refusal(Rule.ROW_DAMAGED, document="Statement", got=signed.message.sequence, want=sequence)])
+            raise Unproven(
+                [Refusal(Rule.ROW_DAMAGED, document="Statement", got=signed.message.sequence, want=sequence)]
+            )
+        return signed
+
+    def _verified(self, give: Callable[[], Signed[Statement]]) -> Signed[Statement]:
+        """A statement whose signature holds. Raises Unproven: of a forgery nothing is shown; an attestor that refuses says why."""
+        try:
+            signed = give()
+            raise_if(verify_signature(signed, self._roster()))
+        except Refused as error:
+            raise Unproven(error.refusals) from error
         return signed
 
 

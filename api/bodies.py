@@ -5,6 +5,7 @@ Two parsers that disagree about one text are an attack: a name twice, a number w
 nesting are refused here, before FastAPI parses the same bytes again.
 """
 
+import asyncio
 import json
 from typing import Final, NoReturn
 
@@ -16,6 +17,8 @@ from custody.rules.refusals import Refusal, Refused, Rule
 
 BODY_BYTES: Final = 256 * 1024
 """The longest body; a settlement of a thousand trades fits."""
+BODY_SECONDS: Final = 10
+"""Whoever drips a body, byte by byte, holds a connection no longer."""
 _DIGITS: Final = 20
 """Of a bare JSON integer: enough for a uint64. Amounts are strings."""
 
@@ -25,9 +28,17 @@ class Left(Exception):
 
 
 async def receive_body(receive: Receive, announced: str | None) -> bytes:
-    """The whole body. Raises Refused(body_too_large) before more than the cap is held, Left where the client went away."""
+    """The whole body, in bounded room and time. Raises Refused(body_too_large), InvalidInput (too slow), Left (the client is gone)."""
     if announced is not None and announced.isdecimal() and (len(announced) > _DIGITS or int(announced) > BODY_BYTES):
         raise _too_large(announced[:_DIGITS])
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await _receive(receive)
+    except TimeoutError as error:
+        raise InvalidInput("body", Rule.MALFORMED, f"not whole after {BODY_SECONDS} s", "a body") from error
+
+
+async def _receive(receive: Receive) -> bytes:
     found = bytearray()
     while True:
         message = await receive()

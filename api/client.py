@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """A typed client of the API: signs every request (RFC 9421, Ed25519) and, where asked to, the documents in it.
 
-Raises `Refused`, `InvalidInput` and `Unavailable` as the server meant them, so that a caller reads rules, not status codes.
+Raises `Refused` with the rules that the server names, and `Unavailable` for 5xx and silence: a caller reads rules, not status codes.
 """
 
 import json

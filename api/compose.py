@@ -5,6 +5,7 @@
 comes from a file of the home, never from the database; everything mirrored is verified from there, again whenever it changed.
 """
 
+import logging
 import secrets
 import threading
 import time
@@ -35,6 +36,7 @@ from policies import activation
 from policies.bundle import Bundle, load
 
 T = TypeVar("T")
+_LOG: Final = logging.getLogger("bulkhead.api")
 _KEPT: Final = 1.0
 """Seconds for which what was read and verified serves: how late a revoked key is refused at the most."""
 

@@ -16,7 +16,10 @@ class StatementDesk(Protocol):
     """The attestor's word as this process may show it: its signature verified, and mirrored."""
 
     def latest(self) -> Signed[Statement]:
-        """One that is a minute old at most; a new one is asked for where there is none. Raises Unavailable, Refused."""
+        """One that is a minute old at most; a new one is asked for where there is none.
+
+        Raises Unavailable, and Refused where the attestor refuses or what it signed does not hold.
+        """
         ...
 
     def numbered(self, sequence: int) -> Signed[Statement] | None:

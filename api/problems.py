@@ -87,6 +87,10 @@ class Absent(Refused):
     """What the path names does not exist: always 404."""
 
 
+class Unproven(Refused):
+    """Evidence that does not hold, or that the attestor refuses to give: always 503, with the rules, for it is not the caller's fault."""
+
+
 def status_of(refusals: Iterable[Refusal]) -> HTTPStatus:
     """The gravest status among these reasons."""
     found = {_STATUS.get(refusal.rule, HTTPStatus.UNPROCESSABLE_ENTITY) for refusal in refusals}
@@ -100,6 +104,8 @@ def problem(error: CustodyError) -> Response:
             return _answer(HTTPStatus.UNAUTHORIZED, error.refusals, {"WWW-Authenticate": "Signature"})
         case Absent():
             return _answer(HTTPStatus.NOT_FOUND, error.refusals)
+        case Unproven():
+            return _answer(HTTPStatus.SERVICE_UNAVAILABLE, error.refusals, {"Retry-After": str(RETRY_SECONDS)})
         case Refused():
             return _answer(status_of(error.refusals), error.refusals)
         case InvalidInput():

@@ -4,7 +4,7 @@
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final
 
-from sqlalchemy import func, or_, update
+from sqlalchemy import Connection, or_, update
 from sqlalchemy.engine import CursorResult
 from sqlmodel import Session, col, select
 
@@ -18,6 +18,7 @@ from custody.rules.signatures import Signed
 from custody.rules.transfers import Permit, Reserved, Status, Transfer
 from custody.store import permits
 from custody.store import transfers_mapping as mapping
+from custody.store.statements import Cursor
 from custody.store.tables import ApprovalRow, RejectionRow, TransferMoveRow, TransferRow, table_of
 
 DAY: Final = 86_400
@@ -27,13 +28,27 @@ PENDING: Final = tuple(status.value for status in Status if not status.is_final)
 _UNASKED: Final = tuple(status.value for status in Status if not status.is_final and not status.is_asked)
 _ASKED: Final = tuple(status.value for status in Status if status.is_asked)
 _DONE: Final = Status.COMPLETED.value
+_WORDS: Final = ", ".join(f"'{status}'" for status in PENDING)
+
+
+def _sums(column: str) -> str:
+    """Two sums, so that each is answered from an index: what is pending, and what was completed since."""
+    mine = f"SELECT coalesce(sum(usd), 0) FROM transfers WHERE {column} = ? AND live = 1 AND digest <> ?"  # noqa: S608
+    return f"({mine} AND status IN ({_WORDS})), ({mine} AND status = '{_DONE}' AND moved_at > ?)"
+
+
+_RESERVED: Final = f"SELECT {', '.join(_sums(column) for column in ('account', 'wallet', 'initiator'))}"
+_TAKEN: Final = (
+    "SELECT scope, key, proposal, digest, id FROM transfers"
+    " WHERE scope = ? AND key = ? OR proposal = ? OR digest = ? OR id = ?"
+)
 
 
 class SqlTransfers:
     """Transfers inside one transaction."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, session: Session, connection: Connection) -> None:
+        self._session, self._cursor = session, Cursor(connection)
 
     def add(self, transfer: Transfer, scope: str, key: str, body: bytes) -> None:
         """Record a new one. Raises Refused with every reason."""
@@ -140,11 +155,11 @@ class SqlTransfers:
 
     def reserved(self, account: str, wallet: bytes, initiator: str, now: int, besides: bytes = b"") -> Reserved:
         """What others take up; exact sums, which the database refuses rather than rounds."""
-        return Reserved(
-            self._value(TransferRow.account == account, now - DAY, besides),
-            self._value(TransferRow.wallet == wallet, now - HOUR, besides),
-            self._value(TransferRow.initiator == initiator, now - DAY, besides),
-        )
+        values: list[object] = []
+        for whose, since in ((account, now - DAY), (wallet, now - HOUR), (initiator, now - DAY)):
+            values += [whose, besides, whose, besides, since]
+        (row,) = self._cursor.rows(_RESERVED, *values)
+        return Reserved(*(int(sum(pair)) for pair in (row[0:2], row[2:4], row[4:6])))
 
     def swept(self, asset: str, now: int, besides: bytes = b"") -> int:
         """Fee sweeps of a day, in base units."""
@@ -213,25 +228,12 @@ class SqlTransfers:
         self._session.flush()
 
     def _refusals(self, new: Transfer, scope: str, key: str) -> Iterator[Refusal]:
-        if (known := self.asked(scope, key)) is not None:
-            yield Refusal(Rule.IDEMPOTENCY_MISMATCH, key=key, transfer=known[1].intent.id)
-        bound = select(TransferRow).where(TransferRow.proposal == new.intent.proposal)
-        if row := self._session.exec(bound).first():
-            yield Refusal(Rule.PROPOSAL_BOUND, proposal=new.intent.proposal.hex(), transfer=row.id)
-        same = select(TransferRow).where(
-            or_(col(TransferRow.digest) == new.digest, col(TransferRow.id) == new.intent.id)
-        )
-        if row := self._session.exec(same).first():
-            yield Refusal(Rule.ALREADY_RECORDED, kind="transfer", id=row.id)
-
-    def _value(self, whose: Any, since: int, besides: bytes) -> int:  # noqa: ANN401  # SQLModel's word for a condition is bool
-        total = 0
-        for state in (
-            col(TransferRow.status).in_(PENDING),
-            (col(TransferRow.status) == _DONE) & (col(TransferRow.moved_at) > since),
-        ):
-            wanted = select(func.sum(TransferRow.usd)).where(
-                whose, state, TransferRow.live == 1, TransferRow.digest != besides
-            )
-            total += int(self._session.exec(wanted).one() or 0)
-        return total
+        proposal = new.intent.proposal
+        values = (scope, key, proposal, new.digest, new.intent.id)
+        for of_scope, of_key, of_proposal, digest, transfer in self._cursor.rows(_TAKEN, *values):
+            if (of_scope, of_key) == (scope, key):
+                yield Refusal(Rule.IDEMPOTENCY_MISMATCH, key=key, transfer=transfer)
+            if bytes(of_proposal) == proposal:
+                yield Refusal(Rule.PROPOSAL_BOUND, proposal=proposal.hex(), transfer=transfer)
+            if bytes(digest) == new.digest or transfer == new.intent.id:
+                yield Refusal(Rule.ALREADY_RECORDED, kind="transfer", id=transfer)

@@ -64,7 +64,7 @@ class SqlUnitOfWork:
     @cached_property
     def transfers(self) -> SqlTransfers:
         """Transfers, approvals, permits, signed bytes."""
-        return SqlTransfers(self._session)
+        return SqlTransfers(self._session, self._connection)
 
     @cached_property
     def enrolments(self) -> SqlEnrolments:

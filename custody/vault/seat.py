@@ -119,9 +119,8 @@ class SeatHost:
         def learn(journal: SeatJournal, now: int) -> Learned:
             learned = seat_journal.admit_policy(journal, signed, now)
             if isinstance(learned, SeatJournal) and learned is not journal:
-                self._keep_bundle(
-                    bundle, documents
-                )  # before the journal names it: a crash between leaves a file, no gap
+                # before the journal names it: a crash between leaves a document that nothing reads, not a gap
+                self._keep_bundle(bundle, documents)
             return learned
 
         return self._learn(learn, signed)

@@ -457,7 +457,8 @@ class TestDatabases:
                 id="one person twice",
             ),
             pytest.param(
-                "INSERT INTO permits (chain, wallet, reference, statement, at, body) SELECT chain, wallet, reference, 1, 1, body FROM permits",
+                "INSERT INTO permits (chain, wallet, reference, statement, at, body)"
+                " SELECT chain, wallet, reference, 1, 1, body FROM permits",
                 False,
                 id="the anchor twice",
             ),

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Nothing gets in but a request that a client of the roster signed whole, now, once, for this deployment (RFC 9421, RFC 9530)."""
 
+import asyncio
 import base64
 import json
 from collections.abc import Callable, Mapping
@@ -11,9 +12,11 @@ from typing import Any, Final
 import pytest
 from http_message_signatures import ContentDigest, HTTPMessageSigner, MappingKeyResolver, algorithms
 
+from api import bodies
 from api.bodies import BODY_BYTES
 from api.replays import AHEAD, OLDEST
 from api.signing import HeaderLines, Message, tag
+from custody.rules.errors import InvalidInput
 from custody.rules.roster import Roster
 from custody.rules.signatures import Signed
 from tests.fakes.api import HOST, URL, Answer, Api, private
@@ -337,6 +340,18 @@ class TestBodies:
     def test_strangers_bodies_are_not_parsed(self, api: Api) -> None:
         """Bad JSON without a signature is a missing signature."""
         assert api.send("POST", PATH, DEEP, {"Host": HOST}).rule == "signature_missing"
+
+
+def test_a_body_that_drips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body that never ends is given up on."""
+    monkeypatch.setattr(bodies, "BODY_SECONDS", 0.05)
+
+    async def drip() -> Any:
+        await asyncio.sleep(0.01)
+        return {"type": "http.request", "body": b" ", "more_body": True}
+
+    with pytest.raises(InvalidInput, match="not whole"):
+        asyncio.run(bodies.receive_body(drip, None))
 
 
 def test_nothing_was_changed_by_refusals(api: Api) -> None:

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The worker: every stage, resumed from a death at any commit or call, with one payout and the same bytes at the end."""
+
+import pytest
+
+from custody.rules.errors import Unavailable
+from custody.rules.payments import Outcome
+from custody.rules.refusals import Refusal, Rule
+from custody.rules.requirement import Outcome as Answer
+from custody.rules.transfers import Status, SubStatus
+from custody.rules.wallets import Tier
+from tests.fakes.payouts import Died, Fuse, Workshop
+from tests.fakes.seat import BITCOIN, EVM
+from tests.fakes.treasury import AVAILABLE, HELD, account_of
+from tests.fakes.trust import BTC, ETH, answers
+
+ETHER = 10**18
+
+
+def test_a_withdrawal_from_queue_to_end() -> None:
+    """Authorized, signed by three seats, sent, followed, posted; ada is debited what was paid, and nothing stays held."""
+    shop = Workshop()
+    transfer, before = shop.queued(), shop.treasury.balance(AVAILABLE)
+    assert shop.get(transfer).status is Status.QUEUED
+    shop.step()
+    assert shop.get(transfer).status is Status.CONFIRMING
+    assert sum(bool(seat.asked) for seat in shop.seats) == 3
+    shop.run(transfer)
+    assert (shop.get(transfer).status, shop.get(transfer).sub_status) == (Status.COMPLETED, SubStatus.CONFIRMED)
+    assert [paid.units for paid in shop.payouts.paid()] == [ETHER]
+    assert shop.treasury.balance(AVAILABLE) == before  # it was held when it was proposed
+    assert shop.treasury.balance(HELD) == 0
+    assert shop.treasury.balance(account_of(Tier.CUSTOMER_HOT, EVM)) == 109 * ETHER
+
+
+def commits() -> int:
+    """How many commits and calls a whole withdrawal takes."""
+    shop, fuse = Workshop(), Fuse()
+    transfer = shop.queued()
+    for _ in range(12):
+        shop.step(fuse)
+        shop.payouts.mine()
+    assert shop.get(transfer).status is Status.COMPLETED
+    return fuse.burnt
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_killed_anywhere(after: bool) -> None:
+    """Whatever commit or call is the last: one SafeTx was signed, one payment was made, one envelope went out, ada paid once."""
+    points = commits()
+    assert points > 20
+    for point in range(1, points + 1):
+        shop, fuse = Workshop(), Fuse(point, after)
+        transfer = shop.queued()
+        with pytest.raises(Died):
+            for _ in range(12):
+                shop.step(fuse)
+                shop.payouts.mine()
+        shop.pace.again.clear()
+        shop.run(transfer)
+        assert shop.get(transfer).status is Status.COMPLETED, (point, shop.get(transfer))
+        assert [paid.intent for paid in shop.payouts.paid()] == [transfer.digest]
+        assert len({digest for seat in shop.seats for b in seat.journal.anchors.values() for digest in b.digests}) == 1
+        assert len({envelope.raw for envelope in shop.payouts.sent}) == 1
+        assert shop.treasury.balance(HELD) == 0
+        assert shop.treasury.balance(account_of(Tier.CUSTOMER_HOT, EVM)) == 109 * ETHER
+
+
+def test_a_batch_is_one_payout() -> None:
+    """Three of one wallet go together, under one anchor."""
+    shop = Workshop()
+    three = [shop.queued(number, amount=ETHER + number) for number in (1, 2, 3)]
+    shop.run(*three)
+    assert {shop.get(transfer).status for transfer in three} == {Status.COMPLETED}
+    assert len(shop.payouts.mined) == 1
+    assert sorted(paid.units for paid in shop.payouts.paid()) == [ETHER + 1, ETHER + 2, ETHER + 3]
+
+
+def test_a_batch_without_the_one_that_is_refused() -> None:
+    """Frozen, short of approvals by now, or whatever: the others go, and it says why it does not."""
+    shop = Workshop()
+    good, bad = shop.queued(1), shop.queued(2)
+
+    def retag(work):  # type: ignore[no-untyped-def]
+        """Somebody with the database says that nothing is held for it."""
+        known = work.transfers.get(bad.digest)
+        work.transfers._state.transfers[bad.digest] = type(known)(
+            **{name: getattr(known, name) for name in known.__slots__} | {"hold": 1}
+        )
+
+    shop.treasury.store.run(retag)
+    shop.run(good, steps=8)
+    assert shop.get(good).status is Status.COMPLETED
+    assert (shop.get(bad).status, shop.get(bad).sub_status) == (Status.BLOCKED, SubStatus.BLOCKED_BY_POLICY)
+    assert Rule.HOLD in shop.get(bad).waiting_for
+
+
+def test_a_leaf_that_reverts_takes_no_batch_with_it() -> None:
+    """It is tried before anything is pinned; the others go together, and it waits unpinned, free to be cancelled."""
+    shop = Workshop()
+    good = [shop.queued(1), shop.queued(2)]
+    shop.payouts.reverting = {"0xdead"}
+    bad = shop.queued(3)
+    real = shop.payouts.build
+
+    def build(certificate, reservation, payments, sweeps=()):  # type: ignore[no-untyped-def]
+        for position, payment in enumerate(payments):
+            if payment.intent == bad.digest:
+                from custody.rules.refusals import Refused
+
+                raise Refused([Refusal(Rule.LEAF_FAILS, leaf=position, why="reverts")])
+        return real(certificate, reservation, payments, sweeps)
+
+    shop.payouts.build = build  # type: ignore[method-assign]
+    shop.run(*good, steps=8)
+    assert {shop.get(transfer).status for transfer in good} == {Status.COMPLETED}
+    assert shop.get(bad).status is Status.BLOCKED
+    assert Rule.LEAF_FAILS in shop.get(bad).waiting_for
+
+
+def test_one_wallet_has_one_unsent_payout() -> None:
+    """While nonce 7 is stuck with the seats, nothing is pinned behind it; what waits says so, and may still be cancelled."""
+    shop = Workshop()
+    first = shop.queued(1)
+    for seat in shop.seats[:2]:
+        seat.silent = True
+    shop.step()
+    second = shop.queued(2)
+    shop.step()
+    assert shop.get(first).status is Status.PENDING_SIGNATURE
+    assert "hot-1 is silent" in shop.get(first).waiting_for
+    assert (shop.get(second).status, shop.get(second).waiting_for) == (
+        Status.QUEUED,
+        "nonce 7 of its wallet to be sent first",
+    )
+    for seat in shop.seats:
+        seat.silent = False
+    shop.run(first, second)
+    assert {shop.get(transfer).status for transfer in (first, second)} == {Status.COMPLETED}
+    assert len(shop.payouts.mined) == 2
+
+
+def test_drift_blocks_before_anything_is_pinned() -> None:
+    """A Safe that is not as certified: blocked, and says what differs; nothing is asked of any seat."""
+    shop = Workshop()
+    shop.payouts.drift = (Refusal(Rule.SAFE_DRIFT, field="threshold", got=1, want=3),)
+    transfer = shop.queued()
+    shop.step()
+    found = shop.get(transfer)
+    assert (found.status, found.sub_status) == (Status.BLOCKED, SubStatus.FROZEN)
+    assert "threshold" in found.waiting_for
+    assert not any(seat.asked for seat in shop.seats)
+    shop.payouts.drift = ()
+    shop.run(transfer)
+    assert shop.get(transfer).status is Status.COMPLETED
+
+
+def test_a_silent_attestor_stops_nothing_that_is_on_its_way() -> None:
+    """What was sent is followed to its end; what was not begun waits."""
+    shop = Workshop()
+    first = shop.queued(1)
+    shop.step()
+    shop.attestor.down = True
+    second = shop.queued(2)
+    shop.payouts.mine(5)
+    report = shop.step()
+    assert shop.get(first).status is Status.COMPLETED
+    assert shop.get(second).status is Status.QUEUED
+    assert any("attestor" in fault for fault in report.faults)
+
+
+def test_time_lock_is_waited_for_without_noise() -> None:
+    """A delay that is not over is not asked about again and again: its history has one line for it."""
+    shop = Workshop(answers(Answer.REQUIRE))
+    transfer = shop.queued(not_before=0) if False else shop.queued()
+    before = len(shop.treasury.store.read(lambda work: work.transfers.history(transfer.digest)))
+    shop.payouts.drift = (Refusal(Rule.SAFE_DRIFT, field="guard"),)
+    for _ in range(5):
+        shop.step()
+    history = shop.treasury.store.read(lambda work: work.transfers.history(transfer.digest))
+    assert len(history) == before + 1
+
+
+def test_the_step_says_what_moved_and_what_waits() -> None:
+    """Lines for people and programs; a store that is away is the only thing that a step raises."""
+    shop = Workshop()
+    transfer = shop.queued()
+    report = shop.step()
+    (line,) = report.waiting
+    assert (line.transfer, line.status) == (transfer.intent.id, Status.CONFIRMING)
+    assert report.moved == report.waiting
+    assert line.waiting_for
+
+
+def test_expired_before_anything_was_asked() -> None:
+    """It ends and its hold is free."""
+    shop = Workshop()
+    transfer = shop.queued()
+    shop.now = transfer.intent.expiry
+    shop.step()
+    assert shop.get(transfer).status is Status.EXPIRED
+    assert shop.treasury.balance(HELD) == 0
+
+
+def test_unavailable_is_no_end() -> None:
+    """A node that is away at the first look: the next step goes on."""
+    shop = Workshop()
+    transfer = shop.queued()
+    shop.payouts.view.offline = True
+    shop.payouts.lost = "before"
+    shop.step()
+    assert shop.get(transfer).status in {Status.QUEUED, Status.BROADCAST_UNKNOWN}
+    shop.payouts.view.offline, shop.payouts.lost = False, ""
+    shop.run(transfer)
+    assert shop.get(transfer).status is Status.COMPLETED
+    assert Unavailable is not None
+    assert BITCOIN != EVM
+    assert (BTC.symbol, ETH.symbol, Outcome.DONE.value) == ("BTC", "ETH", "done")
