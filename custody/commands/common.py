@@ -12,6 +12,7 @@ from custody.rules import json_text
 from custody.rules.certificates import WalletCertificate
 from custody.rules.errors import InvalidInput
 from custody.rules.governance import Freeze, PolicyActivation, Unfreeze
+from custody.rules.intents import Void
 from custody.rules.refusals import Rule
 from custody.rules.roster import RosterVersion
 from custody.rules.settlements import ManualEntry, Settlement
@@ -37,6 +38,7 @@ KINDS: Final[dict[str, type[Struct]]] = {
         ManualEntry,
         Freeze,
         Unfreeze,
+        Void,
         Statement,
     )
 }

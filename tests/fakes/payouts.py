@@ -8,9 +8,10 @@ from hashlib import sha256
 from typing import Any, TypeVar
 
 from embit.psbt import PSBT  # type: ignore[import-untyped]
+from embit.script import Script  # type: ignore[import-untyped]
 
 from custody.chains.bitcoin import psbts
-from custody.chains.bitcoin.scripts import script_pubkey
+from custody.chains.bitcoin.scripts import script_pubkey, witness_script
 from custody.chains.evm.signatures import pack
 from custody.chains.payloads import decode
 from custody.flows import worker
@@ -44,28 +45,25 @@ from custody.rules.seat_journal import SeatJournal, admit_policy
 from custody.rules.seat_request import Policies, Request
 from custody.rules.signatures import Signed
 from custody.rules.statements import ChainHeight, SeatPosition, Statement
-from custody.rules.transfers import Status, Transfer
+from custody.rules.transfers import Transfer
 from custody.rules.typed import ZERO32
-from custody.rules.wallets import Address, Chain, Tier
+from custody.rules.wallets import Chain, Tier
 from custody.vault.seat import SeatHost
 from custody.vault.signing import sign_digests
 from tests.fakes import treasury
 from tests.fakes.chain import FakeChain
 from tests.fakes.seat import BITCOIN, EVM, HOT, NOW, ed25519, secp256k1, signed_by
 from tests.fakes.store import FakeStore
-from tests.fakes.treasury import Treasury, account_of
+from tests.fakes.treasury import Treasury
 from tests.fakes.trust import (
     ASSETS,
-    BTC,
     BUNDLE,
     Ask,
     FakePolicy,
     answers,
     batch_tx,
     bundle,
-    call_of,
     facts_of,
-    multi_send,
     packed,
     psbt_of,
     safe_state,
@@ -214,8 +212,8 @@ class FakePayouts:
     nonce: int = 7
     view: FakeChain = field(init=False)
     drift: tuple[Refusal, ...] = ()
-    reverting: set[str] = field(default_factory=set)
-    """Destinations that cannot be paid."""
+    reverting: set[bytes] = field(default_factory=set)
+    """Intents whose leaf cannot be paid."""
     lost: str = ""
     """`before`: what is sent does not arrive; `after`: it arrives, and nobody says so."""
     stale: bool = False
@@ -278,7 +276,7 @@ class FakePayouts:
     ) -> UnsignedPayout:
         """See `PayoutChain`."""
         for position, payment in enumerate(payments):
-            if payment.destination.text in self.reverting:
+            if payment.intent in self.reverting:
                 raise Refused([Refusal(Rule.LEAF_FAILS, leaf=position, name="payment", why="reverts")])
         fee = 0 if self.chain.is_evm else self.fee
         paid = tuple(
@@ -365,7 +363,10 @@ class FakePayouts:
 
     def _psbt(self, certificate: WalletCertificate, payments: Sequence[Payment]) -> bytes:
         outputs = [(p.units, script_pubkey(p.destination)) for p in payments]
-        return bytes(psbt_of(certificate, outputs, fee=self.fee, change=5).serialize())
+        psbt = psbt_of(certificate, outputs, fee=self.fee, change=5)
+        for index, scope in enumerate(psbt.inputs):
+            scope.witness_script = Script(witness_script(certificate, 0, index))
+        return bytes(psbt.serialize())
 
 
 def _safe_tx(certificate: WalletCertificate, nonce: int, payments: Sequence[Payment]) -> SafeTx:
@@ -389,10 +390,11 @@ class Workshop:
     policy: FakePolicy = field(default_factory=lambda: answers(Answer.REQUIRE))
     chain: Chain = EVM
     now: int = NOW + 1000
+    store: Any = field(default_factory=FakeStore)  # the fake, whose insides tests change; or a real one
 
     def __post_init__(self) -> None:
         kernel = treasury.kernel(self.policy)
-        self.treasury = Treasury(FakeStore(), kernel, self.now)
+        self.treasury = Treasury(self.store, kernel, self.now)
         self.payouts = FakePayouts(self.chain)
         self.seats = [FakeSeat(name, self.policy, lambda: self.now) for name in HOT]
         self.attestor = FakeAttestor(self.seats, lambda: self.now, self.payouts)
@@ -445,6 +447,3 @@ class Workshop:
             return () if permit is None else work.transfers.kept(permit.reservation.anchor)
 
         return self.treasury.store.read(read)
-
-
-__all__ = ["BTC", "Address", "Died", "Fuse", "Status", "Workshop", "account_of", "call_of", "multi_send"]

@@ -323,6 +323,12 @@ class TestBodies:
         answer = api.ask("POST", PATH, body)
         assert (answer.status, answer.rule) == (status, rule)
 
+    def test_depth_is_bounded_before_parsing(self, api: Api) -> None:
+        """Not by the parser's own limit, which a library raises for everybody: a dead process instead of an answer."""
+        for levels, said in ((70, True), (60, False)):
+            body = b'{"id":' + b"[" * levels + b"]" * levels + b"}"
+            assert ("nested too deeply" in api.ask("POST", PATH, body).json["detail"]) is said
+
     def test_announced_too_large(self, api: Api) -> None:
         """Refused by its announced length, before anything is read."""
         assert api.send("POST", PATH, b"", {"Host": HOST, "Content-Length": "9" * 30}).status == 413

@@ -8,6 +8,7 @@ from itertools import permutations
 import pytest
 from embit.descriptor.checksum import add_checksum  # type: ignore[import-untyped]
 
+from custody.chains.bitcoin import scripts
 from custody.chains.bitcoin.scripts import (
     change_address,
     check_script,
@@ -195,3 +196,11 @@ def test_cheap_to_import() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_prv_in_the_middle_of_a_public_key_is_no_private_key() -> None:
+    """Base58 spells anything once in a while; a wallet must not fail to be born for it."""
+    public = "[aabbccdd/48h/1h/0h/2h]tpubD" + "A" * 40 + "xprv" + "B" * 63
+    assert scripts._PRIVATE.search(public) is None
+    assert scripts._PRIVATE.search(public.replace("tpubD", "tprv8")) is not None
+    assert scripts._PRIVATE.search(f"wsh(sortedmulti(1,xprv{'C' * 30}))") is not None
