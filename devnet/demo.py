@@ -48,7 +48,19 @@ def demo(
 
 def scenes() -> list[Callable[..., None]]:
     """Every scene in the order in which it is played."""
-    from devnet.scenes import deposits, ledger, tampering
+    from devnet.scenes import deposits, ledger, tampering, withdrawals
 
-    return [deposits.inventory, deposits.customers, deposits.arrivals, deposits.reorganised, deposits.impostors,
-            ledger.trades, ledger.coverage, tampering.rows, ledger.footprint]  # fmt: skip
+    return [
+        deposits.inventory,
+        deposits.customers,
+        deposits.arrivals,
+        deposits.reorganised,
+        deposits.impostors,
+        ledger.trades,
+        withdrawals.automatic,
+        withdrawals.by_people,
+        withdrawals.refusals,
+        ledger.coverage,
+        tampering.rows,
+        ledger.footprint,
+    ]

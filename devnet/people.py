@@ -18,7 +18,7 @@ WEAK_SCRYPT: Final = 4096  # the library's default costs a second a key; these k
 
 PEOPLE: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "ana": ("Ana Araujo", ("operations", "treasury")),
-    "bo": ("Bo Berg", ("operations", "treasury")),
+    "bo": ("Bo Berg", ("operations", "treasury", "operator")),
     "cleo": ("Cleo Conti", ("risk",)),
     "dan": ("Dan Dietrich", ("risk", "treasury")),
     "eve": ("Eve Eriksen", ("executive",)),

@@ -11,6 +11,7 @@ from custody.rules.deposits import BlockRef, Sighting
 from custody.rules.errors import Unavailable
 from custody.rules.intents import TransferIntent
 from custody.rules.origins import ChainProof, Executed
+from custody.rules.provenance import HoldingOf
 from custody.rules.refusals import Refusal
 from custody.rules.statements import SafeState
 from custody.rules.wallets import DEVNET_CHAINS, Address, Chain
@@ -58,12 +59,14 @@ class Panel:
         answers = [view.confirm(proof) for view in self._views]
         return next((refusal for refusal in answers if refusal is not None), None)
 
-    def confirm_executed(self, executed: Executed, intents: Sequence[TransferIntent]) -> Refusal | None:
+    def confirm_executed(
+        self, executed: Executed, intents: Sequence[TransferIntent], holding_of: HoldingOf
+    ) -> Refusal | None:
         """None if a payout's entry holds at every node; the first refusal otherwise. Raises Unavailable where one cannot tell."""
         readers = [view for view in self._views if isinstance(view, PayoutReader)]
         if len(readers) != len(self._views):
             raise Unavailable(f"nodes of {self._chain}", "one of them cannot be asked about payouts")
-        answers = [reader.confirm_executed(executed, intents) for reader in readers]
+        answers = [reader.confirm_executed(executed, intents, holding_of) for reader in readers]
         return next((refusal for refusal in answers if refusal is not None), None)
 
     def balance(self, asset: Asset, addresses: Collection[Address], at: BlockRef) -> int:

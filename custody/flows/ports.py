@@ -29,6 +29,7 @@ from custody.rules.payments import (
     Sweep,
     UnsignedPayout,
 )
+from custody.rules.provenance import HoldingOf
 from custody.rules.refusals import Refusal
 from custody.rules.roster import RosterVersion
 from custody.rules.seat_request import Request
@@ -110,10 +111,13 @@ class SafeReader(Protocol):
 class PayoutReader(Protocol):
     """What a view can tell about payouts, for an audit; a view that cannot leaves their entries unproven."""
 
-    def confirm_executed(self, executed: Executed, intents: Sequence[TransferIntent]) -> Refusal | None:
+    def confirm_executed(
+        self, executed: Executed, intents: Sequence[TransferIntent], holding_of: HoldingOf
+    ) -> Refusal | None:
         """Check at the source that this canonical transaction consumed the anchor. None if it holds.
 
-        It paid exactly these intents, brought our wallets what is told and cost this fee; a void paid nobody.
+        It paid exactly these intents, brought our wallets what is told and cost this fee; a void paid nobody. `holding_of` says
+        whose an address is, from certificates: without it, a void in a stranger's Safe would free holds of ours.
         """
         ...
 

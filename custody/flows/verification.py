@@ -92,7 +92,7 @@ def audit_journal(
     """
     if (changed := _check_kept(work, state.head)) is not None:
         return [changed]
-    audit = _Audit(work, state, authorities, _Nodes(views, authorities.assets))
+    audit = _Audit(work, state, authorities, _Nodes(views, authorities))
     while batch := work.journal.examine(state.head.position, BATCH):
         for examined in batch:
             audit.row(examined)
@@ -144,11 +144,11 @@ def compare_totals(work: UnitOfWork, state: AuditState, assets: Assets) -> list[
 class _Nodes:
     """Asks nodes, and turns whatever cannot be answered into a refusal that says so."""
 
-    def __init__(self, views: Mapping[Chain, ChainView], assets: Assets) -> None:
-        self._views = views
+    def __init__(self, views: Mapping[Chain, ChainView], authorities: Authorities) -> None:
+        self._views, self._holding_of = views, authorities.holding_of
         self._final: dict[Chain, int] = {}
         self._down: dict[Chain, Refusal] = {}
-        for chain in assets.chains:
+        for chain in authorities.assets.chains:
             if chain not in views:
                 self._down[chain] = Refusal(Rule.ORIGIN_UNKNOWN, chain=chain.name, why="no node is known")
                 continue
@@ -183,7 +183,7 @@ class _Nodes:
         if not isinstance(view, PayoutReader):
             return Refusal(Rule.ORIGIN_UNKNOWN, chain=chain.name, why="this node cannot be asked about payouts")
         try:
-            refusal = view.confirm_executed(executed, intents)
+            refusal = view.confirm_executed(executed, intents, self._holding_of)
         except Unavailable as error:
             return _unknown(chain, error)
         except InvalidInput as error:

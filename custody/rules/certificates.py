@@ -194,7 +194,9 @@ def _check_keys(certificate: WalletCertificate) -> Iterator[Refusal]:
             yield Refusal(Rule.KEY_REUSED, key=material, times=count)
     for key in (s.key for s in certificate.seats):
         if (len(key.public), bool(key.xpub)) != ((KEY_EVM, False) if _is_evm(certificate) else (0, True)):
-            yield Refusal(Rule.SCRIPT_MISMATCH, seat=key.seat, want=f"{KEY_EVM} bytes on EVM, an xpub on Bitcoin, not both")
+            yield Refusal(
+                Rule.SCRIPT_MISMATCH, seat=key.seat, want=f"{KEY_EVM} bytes on EVM, an xpub on Bitcoin, not both"
+            )
         if (key.label, key.chain) != (certificate.label, certificate.chain):
             yield Refusal(Rule.KEY_REUSED, seat=key.seat, made_for=key.label, offered_for=certificate.label)
 

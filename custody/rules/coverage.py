@@ -48,7 +48,12 @@ def check(rows: Iterable[AssetCoverage], assets: Iterable[str], outflows: Iterab
             yield Refusal(Rule.COVERAGE_UNKNOWN, asset=asset)
         elif (after := surplus(row) - leaving.get(asset, 0)) < 0:
             yield Refusal(
-                Rule.COVERAGE, asset=asset, reserves=row.reserves, in_flight=row.in_flight, owed=liabilities(row), surplus=after
+                Rule.COVERAGE,
+                asset=asset,
+                reserves=row.reserves,
+                in_flight=row.in_flight,
+                owed=liabilities(row),
+                surplus=after,
             )
 
 

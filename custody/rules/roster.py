@@ -136,7 +136,9 @@ class Roster:
         people = (self.people_by_key.get(key) for key in signed.signers(self.domain))
         return frozenset(person.id for person in people if person is not None and person.expires > now)
 
-    def check_quorum(self, signed: Signed[Struct], needed: int, among: Iterable[str] | None, now: int) -> Iterator[Refusal]:
+    def check_quorum(
+        self, signed: Signed[Struct], needed: int, among: Iterable[str] | None, now: int
+    ) -> Iterator[Refusal]:
         """Whether enough distinct people signed; `among` narrows who counts. A threshold below one never passes."""
         voters = self.people_who_signed(signed, now)
         counted = voters if among is None else voters & frozenset(among)
@@ -214,7 +216,9 @@ def _check_chains(version: RosterVersion) -> Iterator[Refusal]:
             yield Refusal(Rule.UNKNOWN_CHAIN, field="roster.chains", got=name, want=error.want)
     for relayer in version.relayers:
         if relayer.chain not in version.chains or not relayer.chain.startswith("eip155:"):
-            yield Refusal(Rule.UNKNOWN_CHAIN, field="roster.relayers", got=relayer.chain, want="an EVM chain of this version")
+            yield Refusal(
+                Rule.UNKNOWN_CHAIN, field="roster.relayers", got=relayer.chain, want="an EVM chain of this version"
+            )
 
 
 def _check_thresholds(version: RosterVersion) -> Iterator[Refusal]:
@@ -222,10 +226,15 @@ def _check_thresholds(version: RosterVersion) -> Iterator[Refusal]:
     for name, needed in version.thresholds.to_json().items():
         most = limits.get(name, len(version.people))
         if not 1 <= int(needed) <= most:
-            yield Refusal(Rule.THRESHOLD_OUT_OF_RANGE, field=f"roster.thresholds.{name}", got=needed, want=f"1 to {most}")
+            yield Refusal(
+                Rule.THRESHOLD_OUT_OF_RANGE, field=f"roster.thresholds.{name}", got=needed, want=f"1 to {most}"
+            )
     if version.thresholds.manual_entry < 2:
         yield Refusal(
-            Rule.THRESHOLD_OUT_OF_RANGE, field="roster.thresholds.manual_entry", got=version.thresholds.manual_entry, want="2"
+            Rule.THRESHOLD_OUT_OF_RANGE,
+            field="roster.thresholds.manual_entry",
+            got=version.thresholds.manual_entry,
+            want="2",
         )
 
 
@@ -238,7 +247,9 @@ def _check_roles(version: RosterVersion) -> Iterator[Refusal]:
             yield Refusal(Rule.SIGNER_TWICE, field=f"roster.{field}", got=list(ids), want="each once")
     for person in version.people:
         if len(person.displays) != len(person.keys):
-            yield Refusal(Rule.MALFORMED, field=f"person:{person.id}.displays", got=len(person.displays), want=len(person.keys))
+            yield Refusal(
+                Rule.MALFORMED, field=f"person:{person.id}.displays", got=len(person.displays), want=len(person.keys)
+            )
     for client in version.clients:
         if odd := sorted(set(client.scopes) - set(SCOPES)):
             yield Refusal(Rule.MALFORMED, field=f"client:{client.id}.scopes", got=odd, want=", ".join(SCOPES))

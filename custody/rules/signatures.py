@@ -42,7 +42,9 @@ class Key(Struct):
         if self.scheme not in set(Scheme):
             raise InvalidInput("key.scheme", Rule.MALFORMED, repr(self.scheme), "one of " + ", ".join(Scheme))
         if len(self.public) != KEY_BYTES[Scheme(self.scheme)]:
-            raise InvalidInput("key.public", Rule.MALFORMED, f"{len(self.public)} bytes", f"{KEY_BYTES[Scheme(self.scheme)]}")
+            raise InvalidInput(
+                "key.public", Rule.MALFORMED, f"{len(self.public)} bytes", f"{KEY_BYTES[Scheme(self.scheme)]}"
+            )
 
     def __str__(self) -> str:
         return f"{self.scheme}:0x{self.public.hex()}"
@@ -98,7 +100,10 @@ class Signed(Generic[M]):
 
     def joined(self, more: Iterable[Signature]) -> "Signed[M]":
         """The same message with more signatures, each distinct one once, in key order."""
-        distinct = {*self.signatures, *more}  # never one instead of another of its key: a false one must not push out a true one
+        distinct = {
+            *self.signatures,
+            *more,
+        }  # never one instead of another of its key: a false one must not push out a true one
         return Signed(self.message, tuple(sorted(distinct, key=lambda s: (s.key.scheme, s.key.public, s.value))))
 
     def to_json(self) -> dict[str, Any]:

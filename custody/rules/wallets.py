@@ -115,9 +115,13 @@ def _check_bitcoin(chain: Chain, text: str, field: str) -> str:
             if version is None or program is None:
                 raise InvalidInput(field, Rule.WRONG_CHECKSUM, repr(text), "a bech32 address with a valid checksum")
             if hrp != _HRP[network]:
-                raise InvalidInput(field, Rule.WRONG_NETWORK, repr(text), f"an address that starts with {_HRP[network]}1")
+                raise InvalidInput(
+                    field, Rule.WRONG_NETWORK, repr(text), f"an address that starts with {_HRP[network]}1"
+                )
             if (version, len(program)) not in {(0, 20), (0, 32), (1, 32)}:
-                raise InvalidInput(field, Rule.MALFORMED, repr(text), "a witness program of a known kind (P2WPKH, P2WSH, P2TR)")
+                raise InvalidInput(
+                    field, Rule.MALFORMED, repr(text), "a witness program of a known kind (P2WPKH, P2WSH, P2TR)"
+                )
             return lowered
     try:
         payload = base58.decode_check(text)

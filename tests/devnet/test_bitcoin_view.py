@@ -415,7 +415,9 @@ def test_is_spent(bitcoind: Bitcoind, view: BitcoinView) -> None:
     stands = head(view)
     bitcoind.rpc("syncwithvalidationinterfacequeue")
     options = {"fee_rate": 2, "subtract_fee_from_outputs": [0]}
-    bitcoind.rpc("send", [{str(bitcoind.rpc("getnewaddress", wallet=MINER)): "0.01"}], None, "unset", None, options, wallet=name)
+    bitcoind.rpc(
+        "send", [{str(bitcoind.rpc("getnewaddress", wallet=MINER)): "0.01"}], None, "unset", None, options, wallet=name
+    )
     waiting = [view.is_spent(f"{txid}:{vout}", [ours], stands) for vout in (0, 1)]
     assert sorted(waiting, key=str) == [False, None]  # one of them is the miner's change; the mempool spends nothing
     outpoint = f"{txid}:{waiting.index(False)}"

@@ -168,7 +168,17 @@ def test_a_wallet_by_commands(played: tuple[Stage, Story], tmp_path: Path) -> No
     stage, _ = played
     home, file = stage.world.net.home, tmp_path / "wallet.json"
     hot = [word for name in stage.world.net.hot for word in ("--seat", name)]
-    draft = ["wallet", "draft", str(file), "--label", "vendor_float", "--tier", "operational", "--chain", "eip155:31338"]
+    draft = [
+        "wallet",
+        "draft",
+        str(file),
+        "--label",
+        "vendor_float",
+        "--tier",
+        "operational",
+        "--chain",
+        "eip155:31338",
+    ]
     thin = bulkhead(stage, *draft, *hot, "--m", "2")
     assert (thin.returncode, "two_m_minus_n_below_two" in thin.stderr) == (1, True), thin.stderr
     assert not file.exists()

@@ -29,6 +29,7 @@ from custody.rules.intents import Anchor, Proposal, Rejection, TransferIntent
 from custody.rules.ledger import JournalEntry, JournalHead
 from custody.rules.origins import BitcoinProof, Executed, Hold, Release
 from custody.rules.prices import PRICE_OLDEST, Price
+from custody.rules.provenance import HoldingOf
 from custody.rules.refusals import Refusal, Refused, Rule
 from custody.rules.settlements import FeeLeg
 from custody.rules.signatures import Signed
@@ -65,7 +66,9 @@ class CoinChain(FakeChain):
         spent: dict[str, int] = getattr(self, "spent", {})
         return outpoint in spent and spent[outpoint] <= at.height
 
-    def confirm_executed(self, executed: Executed, intents: Sequence[TransferIntent]) -> Refusal | None:
+    def confirm_executed(
+        self, executed: Executed, intents: Sequence[TransferIntent], holding_of: HoldingOf
+    ) -> Refusal | None:
         """See `PayoutReader`: every payout is what it says."""
         return None
 
@@ -80,7 +83,9 @@ class PayingChain(SafeChain):
         reached = [nonce for height, nonce in getattr(self, "nonces", {}).items() if height <= at.height]
         return replace(super().safe_state(wallet, certificate, at), nonce=max(reached, default=0))
 
-    def confirm_executed(self, executed: Executed, intents: Sequence[TransferIntent]) -> Refusal | None:
+    def confirm_executed(
+        self, executed: Executed, intents: Sequence[TransferIntent], holding_of: HoldingOf
+    ) -> Refusal | None:
         """See `PayoutReader`."""
         return None
 

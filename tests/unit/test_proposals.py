@@ -570,7 +570,7 @@ class _Node:
     def confirm(self, proof: Any) -> None:
         """See `ChainView`."""
 
-    def confirm_executed(self, done: Executed, intents: Any) -> Refusal | None:
+    def confirm_executed(self, done: Executed, intents: Any, holding_of: Any) -> Refusal | None:
         """See `PayoutReader`."""
         self.asked.append((done, tuple(intents)))
         return self.answer

@@ -16,7 +16,9 @@ def settings(home: Path) -> Settings:
     part = PartSettings("/run/s", "/etc/approle.json")
     node = NodeSettings("http://127.0.0.1:1", "/cookie")
     chain = "eip155:31338"
-    return Settings(home, "sqlite:///x", "/policy", {chain: node}, {chain: (node, node)}, {"hot-1": part}, part, part, {chain: {}})
+    return Settings(
+        home, "sqlite:///x", "/policy", {chain: node}, {chain: (node, node)}, {"hot-1": part}, part, part, {chain: {}}
+    )
 
 
 def test_round_trip(tmp_path: Path) -> None:

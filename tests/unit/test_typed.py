@@ -61,7 +61,7 @@ def type_text(name: str, types: dict[str, list[tuple[str, str]]]) -> str:
     return "".join(f"{n}({','.join(f'{kind} {member}' for kind, member in types[n])})" for n in ordered)
 
 
-def encode_value(kind: str, value: Any, types: dict[str, list[tuple[str, str]]]) -> bytes:  # noqa: PLR0911  # one for each kind
+def encode_value(kind: str, value: Any, types: dict[str, list[tuple[str, str]]]) -> bytes:  # one for each kind
     """encodeData of one member: 32 bytes."""
     if kind.endswith("[]"):
         return keccak256(b"".join(encode_value(kind[:-2], item, types) for item in value))

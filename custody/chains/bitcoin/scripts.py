@@ -36,9 +36,7 @@ _SUFFIX: Final = "/<0;1>/*"
 _KEY: Final = re.compile(r"\[([0-9a-f]{8})((?:/(?:0|[1-9][0-9]{0,9})h?)*)\]([xt]pub[1-9A-HJ-NP-Za-km-z]{107})")
 _WHOLE: Final = re.compile(r"wsh\(sortedmulti\(([1-9][0-9]?),([^()]+)\)\)#([a-z0-9]{8})")
 _BASE58: Final = "[1-9A-HJ-NP-Za-km-z]"
-_PRIVATE: Final = re.compile(
-    rf"(?<!{_BASE58})(?:[a-zA-Z]prv{_BASE58}{{20}}|[5KLc9]{_BASE58}{{50,51}}(?!{_BASE58}))"
-)
+_PRIVATE: Final = re.compile(rf"(?<!{_BASE58})(?:[a-zA-Z]prv{_BASE58}{{20}}|[5KLc9]{_BASE58}{{50,51}}(?!{_BASE58}))")
 """An extended private key, or a single one as wallets export it (WIF). Only where a key begins: one public key in some
 thousand has "prv" in the middle of it."""
 

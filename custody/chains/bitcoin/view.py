@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from custody.chains.bitcoin import executed as payouts
 from custody.chains.bitcoin.blocks import block_ref, parse_transaction, read_blocks, read_hash, read_head, read_header
 from custody.chains.bitcoin.outputs import OutputIndex
 from custody.chains.bitcoin.rpc import NOT_FOUND, BitcoinRpc, RpcError, as_object
@@ -18,7 +19,9 @@ from custody.chains.bitcoin.watching import watch_only
 from custody.rules.amounts import Amount, Asset, AssetKind, Assets
 from custody.rules.deposits import BlockRef, Sighting
 from custody.rules.errors import InvalidInput, Unavailable
-from custody.rules.origins import BitcoinProof, ChainProof
+from custody.rules.intents import TransferIntent
+from custody.rules.origins import BitcoinProof, ChainProof, Executed
+from custody.rules.provenance import HoldingOf
 from custody.rules.refusals import Refusal, Rule
 from custody.rules.wallets import Address, Chain
 
@@ -100,6 +103,14 @@ class BitcoinView:
         except InvalidInput as error:  # a journal row that was tampered with is a finding, not a crash
             return Refusal(Rule.ORIGIN, field="address", got=proof.address, want=error.want)
         return self._confirm_block(proof) or self._confirm_output(proof, script_pubkey(address))
+
+    def confirm_executed(
+        self, executed: Executed, intents: Sequence[TransferIntent], holding_of: HoldingOf
+    ) -> Refusal | None:
+        """See `PayoutReader`: recomputed from the block and the coins that it spent; a node that is behind raises."""
+        if {executed.chain, executed.anchor.chain} != {self.chain.name}:
+            return Refusal(Rule.ORIGIN, field="chain", got=executed.chain, want=self.chain.name)
+        return payouts.confirm_executed(self._rpc, self._asset, executed, intents, holding_of)
 
     def balance(self, asset: Asset, addresses: Collection[Address], at: BlockRef) -> int:
         """Satoshi on these addresses after a canonical block, from an index that reads each block once."""

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from eth_utils.address import to_checksum_address
 
+from custody.chains.evm import executed as payouts
 from custody.chains.evm.client import EvmClient
 from custody.chains.evm.native import native_sightings
 from custody.chains.evm.safe_states import read_safe
@@ -19,7 +20,9 @@ from custody.rules.amounts import Asset, AssetKind, Assets
 from custody.rules.certificates import WalletCertificate
 from custody.rules.deposits import BlockRef, Sighting
 from custody.rules.errors import InvalidInput, Unavailable
-from custody.rules.origins import BitcoinProof, ChainProof, NativeProof
+from custody.rules.intents import TransferIntent
+from custody.rules.origins import BitcoinProof, ChainProof, Executed, NativeProof
+from custody.rules.provenance import HoldingOf
 from custody.rules.refusals import Refusal, Rule
 from custody.rules.statements import SafeState
 from custody.rules.wallets import Address, Chain
@@ -29,7 +32,7 @@ class EvmView:
     """One chain as one node has it. Final means the `finalized` block (TRUST.md)."""
 
     def __init__(self, client: EvmClient, assets: Assets) -> None:
-        self._client = client
+        self._client, self._assets = client, assets
         self._tokens = tuple(a for a in assets.on(client.chain) if a.kind is AssetKind.ERC20)
         self._native = next((a for a in assets.on(client.chain) if a.kind is AssetKind.NATIVE), None)
         self._ended: tuple[bytes, dict[str, int]] = (b"", {})
@@ -75,12 +78,8 @@ class EvmView:
         """Recompute a proof from the chain: None if it holds, else a refusal that says what stands there."""
         if isinstance(proof, BitcoinProof) or proof.chain != str(self.chain):
             return Refusal(Rule.ORIGIN, chain=proof.chain, want=str(self.chain))
-        canonical = self.block(proof.height)
-        if canonical is None:  # it lags, or the chain got shorter: neither says that the block is not there
-            raise Unavailable(f"block {proof.height} of {self.chain}", "the node has no block so high")
-        if canonical.hash != proof.block:
-            stands = canonical.hash.hex()
-            return Refusal(Rule.ORIGIN, height=proof.height, block=proof.block.hex(), canonical=stands)
+        if (elsewhere := self._check_block(proof.height, proof.block)) is not None:
+            return elsewhere
         address = str(to_checksum_address(proof.address))
         scan = Scan(self._client, proof.height, proof.height)
         if isinstance(proof, NativeProof):
@@ -93,6 +92,15 @@ class EvmView:
         if any(sighting.proof == spelled for sighting in found):
             return None
         return Refusal(Rule.ORIGIN, stated=spelled.to_json(), found=[sighting.proof.to_json() for sighting in found])
+
+    def confirm_executed(
+        self, executed: Executed, intents: Sequence[TransferIntent], holding_of: HoldingOf
+    ) -> Refusal | None:
+        """See `PayoutReader`: recomputed from the Safe's own events; a node that is behind raises."""
+        if {executed.chain, executed.anchor.chain} != {self.chain.name}:
+            return Refusal(Rule.ORIGIN, chain=executed.chain, want=str(self.chain))
+        elsewhere = self._check_block(executed.height, executed.block)
+        return elsewhere or payouts.confirm_executed(self._client, self._assets, executed, intents, holding_of)
 
     def balance(self, asset: Asset, addresses: Collection[Address], at: BlockRef) -> int:
         """Base units of one asset that these addresses hold together at a block, each counted once."""
@@ -107,6 +115,15 @@ class EvmView:
         state = read_safe(self._client, wallet, certificate, at.hash)
         self._stands(at)
         return state
+
+    def _check_block(self, height: int, block: bytes) -> Refusal | None:
+        """Canonical at that height. A node that lags, or whose chain got shorter, cannot say that the block is not there."""
+        canonical = self.block(height)
+        if canonical is None:
+            raise Unavailable(f"block {height} of {self.chain}", "the node has no block so high")
+        if canonical.hash != block:
+            return Refusal(Rule.ORIGIN, height=height, block=block.hex(), canonical=canonical.hash.hex())
+        return None
 
     def _tagged(self, tag: str) -> BlockRef:
         found = self._client.header(tag)
