@@ -59,6 +59,8 @@ def scenes() -> list[Callable[..., None]]:
         ledger.trades,
         withdrawals.automatic,
         withdrawals.by_people,
+        withdrawals.batches,
+        withdrawals.fees,
         withdrawals.refusals,
         ledger.coverage,
         tampering.rows,

@@ -23,7 +23,7 @@ PEOPLE: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "dan": ("Dan Dietrich", ("risk", "treasury")),
     "eve": ("Eve Eriksen", ("executive",)),
     "fay": ("Fay Fournier", ("board",)),
-    "gil": ("Gil Garcia", ("finance",)),
+    "gil": ("Gil Garcia", ("finance", "finance_staff")),
     "hana": ("Hana Horvat", ("compliance",)),
 }
 POLICY_OWNERS: Final = ("cleo", "dan", "eve", "fay")

@@ -19,13 +19,14 @@ from custody.flows.worker import Parts
 from custody.rules.approvals import Approval
 from custody.rules.certificates import Enrolment
 from custody.rules.errors import CustodyError
+from custody.rules.facts import Purpose
 from custody.rules.intents import Proposal
 from custody.rules.payouts import SafeTx
 from custody.rules.refusals import Refused, Rule
 from custody.rules.seat_request import Request
 from custody.rules.signatures import Signed
 from custody.rules.transfers import Status, Transfer
-from custody.rules.wallets import Chain
+from custody.rules.wallets import Chain, Tier
 from custody.working import open_worker, work_once
 from devnet.birth import BITCOIN, EVM
 from devnet.prices import put_prices
@@ -83,18 +84,16 @@ class Desk:
         self, reference: str, customer: str, asset: str, units: int, destination: str, signer: str = "backend"
     ) -> Transfer:
         """A signed proposal of a customer's withdrawal."""
+        return self.ask(reference, f"customer:{customer}", asset, units, destination, signer, Purpose.WITHDRAWAL)
+
+    def ask(
+        self, reference: str, account: str, asset: str, units: int, destination: str, signer: str, purpose: Purpose
+    ) -> Transfer:
+        """A signed proposal of any purpose."""
         deployment = self.stage.deployment
         chain = deployment.bundle.assets.get(asset).chain
-        message = Proposal(
-            reference,
-            f"customer:{customer}",
-            chain.name,
-            asset,
-            units,
-            destination,
-            "withdrawal",
-            self.clock() + 7 * DAY,
-        )
+        until = self.clock() + 7 * DAY
+        message = Proposal(reference, account, chain.name, asset, units, destination, purpose.value, until)
         signed = self.stage.world.cast.sign(deployment.roster.domain, Signed(message, ()), [signer])
         return propose(deployment.store, self.worker.kernel(), signed, reference, self.clock(), os.urandom(10))
 
@@ -188,17 +187,65 @@ def by_people(stage: Stage, story: Story) -> None:
     story.claim("then it is paid", desk.now(large).status is Status.COMPLETED, desk.now(large).waiting_for)
 
 
+def batches(stage: Stage, story: Story) -> None:
+    """Several customers' withdrawals go out together: one payout, one anchor, on each chain."""
+    story.chapter("Several withdrawals at once: one payout on each chain")
+    desk, sent = Desk(stage), []
+    miner = stage.world.net.bitcoind
+    for customer, units in (("alice", 4_000_000), ("bob", 5_000_000), ("carol", 6_000_000)):
+        bitcoin, ether = str(miner.rpc("getnewaddress", wallet="miner")), Account.create().address
+        desk.enrol(customer, BITCOIN, bitcoin)
+        desk.enrol(customer, EVM, ether)
+        sent += [(customer, "BTC", units, bitcoin), (customer, "ETH", units * 10**10, ether)]
+    desk.pass_a_day()
+    transfers = [
+        desk.propose(f"batch-{customer}-{asset}", customer, asset, units, to) for customer, asset, units, to in sent
+    ]
+    desk.work(story, *transfers)
+    ended = [desk.now(transfer) for transfer in transfers]
+    done = [transfer for transfer in ended if transfer.status is Status.COMPLETED]
+    story.claim("all of them are paid", len(done) == len(ended), f"{len(done)} of {len(ended)}")
+    permits = stage.deployment.store.read(lambda work: [work.transfers.permit_of(t.digest) for t in transfers])
+    anchors = {permit.reservation.anchor for permit in permits if permit is not None}
+    story.claim("by one transaction on each chain", len(anchors) == 2, f"{len(anchors)} anchors")
+
+
+def fees(stage: Stage, story: Story) -> None:
+    """What trades accrued goes to the company once it matured; not a unit more, whoever asks."""
+    story.chapter("Fees matured: the company takes what accrued, and no more")
+    desk = Desk(stage)
+    own = next(w for w in stage.deployment.inventory().on(EVM) if w.tier is Tier.OPERATIONAL).place
+    accrued = 30_000_000
+    desk.pass_a_day()
+    more = _outcome(lambda: desk.ask("fees-more", "company", "USDX", accrued + 1, own, "gil", Purpose.FEE_SWEEP))
+    story.claim("one unit more than what accrued: refused", bool(more), ", ".join(sorted(more)))
+    theirs = _outcome(lambda: desk.ask("theirs", "customer:bob", "USDX", 10**6, own, "gil", Purpose.FEE_SWEEP))
+    story.claim("a customer's coins to the company: refused", bool(theirs), ", ".join(sorted(theirs)))
+    sweep = desk.ask("fees", "company", "USDX", accrued, own, "gil", Purpose.FEE_SWEEP)
+    early = desk.now(sweep).waiting_for
+    refused = {person: desk.approve(sweep, person) for person in ("ana", "cleo")}
+    story.claim("treasury and risk approve", refused == {"ana": set(), "cleo": set()}, early)
+    desk.work(story, sweep)
+    story.claim("the fees are swept", desk.now(sweep).status is Status.COMPLETED, desk.now(sweep).waiting_for)
+
+
 def refusals(stage: Stage, story: Story) -> None:
     """What is refused on the way, each by its rule and by whom."""
     story.chapter("Refused: by proposals, by approvals, and by every seat that is handed something else")
     desk, ether = Desk(stage), Account.create().address
     stranger = Account.create().address
+    own = next(w for w in stage.deployment.inventory().on(EVM) if w.tier is Tier.OPERATIONAL).place
     desk.enrol("bob", EVM, ether)
     desk.pass_a_day()
     for what, rule, attempt in (
         ("an address that nobody enrolled", None, lambda: desk.propose("r-1", "bob", "ETH", 10**17, stranger)),
         ("somebody else's enrolled address", None, lambda: desk.propose("r-2", "carol", "ETH", 10**17, ether)),
         ("more than the balance", Rule.INSUFFICIENT_BALANCE, lambda: desk.propose("r-3", "bob", "ETH", 10**20, ether)),
+        (
+            "a customer's coins to the company's own Safe",
+            None,
+            lambda: desk.propose("r-6", "bob", "ETH", 10**17, own),
+        ),
         (
             "a settling key that proposes",
             Rule.SCOPE_MISSING,

@@ -39,7 +39,7 @@ from devnet.throwaway import QUORUM, RelayerHand, SeatedWallet, seated_safe, sea
 from tests.devnet import test_bitcoin_payouts as bitcoin
 from tests.devnet import test_evm_payouts as evm
 from tests.fakes.bitcoin import ASSETS, CONFIRMATIONS, REGTEST
-from tests.fakes.evm import CHAIN, account, exec_call
+from tests.fakes.evm import CHAIN, account, batch_call, exec_call, owned_call
 
 SUSPENSE: Final = Account(AccountKind.SUSPENSE)
 COMPANY: Final = Account(AccountKind.COMPANY_EQUITY)
@@ -402,23 +402,60 @@ def test_a_call_that_failed_is_a_void(ethereum: Ethereum) -> None:
     unsigned = world.build(payments)
     assert isinstance(unsigned.payload, SafeTx)
     odd = replace(unsigned.payload, value=10**6 * ETHER, safe_tx_gas=30_000)
-    mined = failed(world, world.wallet, odd)
+    mined = carried(world, world.wallet, odd)
     assert ethereum.told(mined, unsigned.anchor, payments, void=True).check() == ""
     assert ethereum.told(mined, unsigned.anchor, payments).check() == "void"
 
 
-def failed(world: evm.World, wallet: SeatedWallet, tx: SafeTx) -> Mined:
+def carried(world: evm.World, wallet: SeatedWallet, tx: SafeTx) -> Mined:
     """A SafeTx that no seat would sign, signed by their keys and sent by anybody."""
     digest = library_hash(tx)
     to_sign = [ToSign(digest, Place(wallet.certificate.struct_hash))]
     given = [sign_digests(wallet.vaults[seat], seat, wallet.certificate, to_sign) for seat in QUORUM]
     packed = pack(wallet.certificate, digest, given)
-    call = exec_call(tx.to, tx.value, tx.data, packed, safe_tx_gas=tx.safe_tx_gas)
+    gas = {"safe_tx_gas": tx.safe_tx_gas, "gas_price": tx.gas_price}
+    call = exec_call(tx.to, tx.value, tx.data, packed, delegate=tx.operation == 1, **gas)
     receipt = send(world.client, DEPLOYER, tx.safe, call)
     envelope = Envelope(digest, receipt.transaction, Anchor(tx.chain, wallet.name, str(tx.nonce)), b"")
     mined = world.payouts.follow(wallet.certificate, [envelope])
     assert isinstance(mined, Mined)
     return mined
+
+
+@pytest.mark.parametrize(
+    ("how", "field"),
+    [
+        ("a refund besides", "transaction"),
+        ("gas that lets the call fail", "safeTxGas"),
+        ("delegatecall of other code", "transaction"),
+        ("a deposit Safe pays a stranger", "transaction"),
+        ("a call of anything", "transaction"),
+        ("a void that is a call of itself", "transaction"),
+    ],
+)
+def test_what_no_payout_is_made_of(ethereum: Ethereum, how: str, field: str) -> None:
+    """Mined under the quorum's own signatures, and told as the payment that it looks like: no part of it is taken on trust."""
+    world = ethereum.world
+    payment = evm.pay("ETH", 6)
+    blank = world.build([payment]).payload
+    assert isinstance(blank, SafeTx)
+    to, deposit = payment.destination.text, deposit_safe(world.wallet.certificate, 0).text
+    fund(world.client, deposit, 6)
+    swept = owned_call(world.safe, to, 6)
+    odd = {
+        "a refund besides": replace(blank, gas_price=1),
+        "gas that lets the call fail": replace(blank, safe_tx_gas=50_000),
+        "delegatecall of other code": replace(
+            blank, to=evm.fresh(), value=0, data=batch_call([(to, 6, b"")]), operation=1
+        ),
+        "a deposit Safe pays a stranger": replace(blank, to=deposit, value=0, data=swept),
+        "a call of anything": replace(blank, data=b"\1\2\3\4"),
+        "a void that is a call of itself": replace(blank, to=world.safe, value=0, data=b"\xaf\xfe\xd0\xe0"),
+    }[how]
+    mined = carried(world, world.wallet, odd)
+    anchor = Anchor(CHAIN.name, world.wallet.name, str(odd.nonce))
+    assert ethereum.told(mined, anchor, [payment]).check() == field
+    assert ethereum.told(mined, anchor, [payment], void=True).check() != ""
 
 
 def test_a_token_that_moved_nothing(ethereum: Ethereum) -> None:
