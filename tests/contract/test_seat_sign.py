@@ -5,6 +5,7 @@ import itertools
 import json
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -238,14 +239,17 @@ def test_at_once(subject: Subject) -> None:
     if isinstance(subject.vault, FakeVault):
         seats.append(reopened(subject.host, subject.vault, house.clock))
     answers: list[Any] = []
+    turns = [threading.Lock() for _ in seats]  # a process handles one request at a time (custody/wire.py)
 
-    def ask(seat: SeatHost | RemoteSeat) -> None:
-        try:
-            answers.append(seat.sign(request))
-        except Unavailable as error:
-            answers.append(error)
+    def ask(number: int) -> None:
+        seat, turn = seats[number % len(seats)], turns[number % len(seats)]
+        with nullcontext() if isinstance(seat, RemoteSeat) else turn:
+            try:
+                answers.append(seat.sign(request))
+            except Unavailable as error:
+                answers.append(error)
 
-    threads = [threading.Thread(target=ask, args=(seats[i % len(seats)],)) for i in range(8)]
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -2,6 +2,7 @@
 """A vault in memory that can die at any write, and a small deployment: people, seats, roster, certificates, all signed truly."""
 
 import json
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -56,6 +57,7 @@ class FakeVault:
         self.die_before = 0
         self.die_after = 0
         self._identity = Ed25519PrivateKey.generate()
+        self.turn = threading.Lock()
 
     def identity_public(self) -> bytes:
         """See `Vault`."""
@@ -74,14 +76,15 @@ class FakeVault:
 
     def write(self, path: str, data: Mapping[str, object], cas: int) -> None:
         """See `Vault`."""
-        if len(self.documents.get(path, [])) != cas:
-            raise CasConflict(path, cas)
-        self.writes += 1
-        if self.writes == self.die_before:
-            raise Unavailable("fake vault", "died before a write")
-        self.documents.setdefault(path, []).append(json.dumps(data))
-        if self.writes == self.die_after:
-            raise Unavailable("fake vault", "died after a write")
+        with self.turn:  # check and set are one step, as in a real vault
+            if len(self.documents.get(path, [])) != cas:
+                raise CasConflict(path, cas)
+            self.writes += 1
+            if self.writes == self.die_before:
+                raise Unavailable("fake vault", "died before a write")
+            self.documents.setdefault(path, []).append(json.dumps(data))
+            if self.writes == self.die_after:
+                raise Unavailable("fake vault", "died after a write")
 
     def list(self, path: str) -> Sequence[str]:
         """See `Vault`."""
