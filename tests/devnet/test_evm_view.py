@@ -10,7 +10,7 @@ from eth_abi.abi import encode
 from custody.chains.evm.client import EvmClient
 from custody.chains.evm.deploy import deploy_safe
 from custody.chains.evm.safes import deposit_parameters, deposit_safe
-from custody.chains.evm.transactions import send
+from custody.chains.evm.transactions import send, wait
 from custody.chains.evm.view import EvmView
 from custody.flows.ports import ChainView, SafeReader
 from custody.rules.amounts import Asset, AssetKind, Assets
@@ -132,7 +132,8 @@ def coinbase(world: World, to: str) -> None:
     tip = {"chainId": CHAIN.evm_id, "gas": 21_000, "maxFeePerGas": 10**11, "maxPriorityFeePerGas": 3 * 10**9}
     nonce = int(str(world.client.call("eth_getTransactionCount", ALICE.address, "latest")), 16)
     raw = ALICE.sign_transaction({**tip, "nonce": nonce, "to": BOB.address, "value": 0}).raw_transaction
-    world.client.call("eth_sendRawTransaction", "0x" + raw.hex())
+    sent = str(world.client.call("eth_sendRawTransaction", "0x" + raw.hex()))
+    wait(world.client, bytes.fromhex(sent[2:]))  # mined, or the beneficiary would be put back too early
     world.client.call("anvil_setCoinbase", ZERO_ADDRESS)
 
 
