@@ -1,145 +1,22 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Coins go out: policy decides, people approve with their own keys, every seat decides for itself, the ledger settles."""
 
-import json
-import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Final
+from dataclasses import replace
 
 from eth_account import Account
 
 from custody import parts
-from custody.attestor import RemoteAttestor
-from custody.flows.ports import Clock, UnitOfWork
-from custody.flows.proposals import approve, enrol, propose
 from custody.flows.signing import to_carry
-from custody.flows.worker import Parts
-from custody.rules.approvals import Approval
-from custody.rules.certificates import Enrolment
-from custody.rules.errors import CustodyError
 from custody.rules.facts import Purpose
-from custody.rules.intents import Proposal
 from custody.rules.payouts import SafeTx
 from custody.rules.refusals import Refused, Rule
 from custody.rules.seat_request import Request
-from custody.rules.signatures import Signed
-from custody.rules.transfers import Status, Transfer
-from custody.rules.wallets import Chain, Tier
-from custody.working import open_worker, work_once
+from custody.rules.transfers import Status
+from custody.rules.wallets import Tier
 from devnet.birth import BITCOIN, EVM
-from devnet.prices import put_prices
+from devnet.scenes.desk import Desk, all_transfers, outcome
 from devnet.scenes.stage import Stage
 from devnet.story import Story
-
-DAY: Final = 86_400
-_ROUNDS: Final = 6
-
-
-@dataclass
-class Desk:
-    """The backend's and the treasury's side of one stage, over the same flows that API and worker run."""
-
-    stage: Stage
-
-    @cached_property
-    def worker(self) -> Parts:
-        """The worker's parts, on real seats, attestor, relayer and nodes."""
-        return open_worker(self.stage.deployment)
-
-    @property
-    def clock(self) -> Clock:
-        """The statement's time."""
-        return self.worker.clock
-
-    def attestor(self) -> RemoteAttestor:
-        """The attestor with its clock."""
-        told = parts.attestor(self.stage.deployment.settings)
-        if not isinstance(told, RemoteAttestor):
-            raise TypeError(type(told).__name__)
-        return told
-
-    def pass_a_day(self) -> None:
-        """What was enrolled has been seen; the statement clock moves on, and feeders quote again."""
-        self.attestor().statement()
-        self.attestor().advance(DAY + 3_600)
-        self.quote()
-
-    def quote(self) -> None:
-        """Two feeders sign prices of now."""
-        deployment = self.stage.deployment
-        put_prices(deployment.store, self.stage.world.cast, deployment.roster, self.clock())
-
-    def enrol(self, customer: str, chain: Chain, address: str) -> None:
-        """An address authority signs that this address is the customer's."""
-        deployment = self.stage.deployment
-        message = Enrolment(
-            chain.name, address, f"customer:{customer}", "customer_withdrawal", bytes(32), self.clock() + 900 * DAY
-        )
-        signed = self.stage.world.cast.sign(deployment.roster.domain, Signed(message, ()), ["hana"])
-        enrol(deployment.store, self.worker.kernel(), signed, self.clock())
-
-    def propose(
-        self, reference: str, customer: str, asset: str, units: int, destination: str, signer: str = "backend"
-    ) -> Transfer:
-        """A signed proposal of a customer's withdrawal."""
-        return self.ask(reference, f"customer:{customer}", asset, units, destination, signer, Purpose.WITHDRAWAL)
-
-    def ask(
-        self, reference: str, account: str, asset: str, units: int, destination: str, signer: str, purpose: Purpose
-    ) -> Transfer:
-        """A signed proposal of any purpose."""
-        deployment = self.stage.deployment
-        chain = deployment.bundle.assets.get(asset).chain
-        until = self.clock() + 7 * DAY
-        message = Proposal(reference, account, chain.name, asset, units, destination, purpose.value, until)
-        signed = self.stage.world.cast.sign(deployment.roster.domain, Signed(message, ()), [signer])
-        return propose(deployment.store, self.worker.kernel(), signed, reference, self.clock(), os.urandom(10))
-
-    def approve(self, transfer: Transfer, person: str) -> set[str]:
-        """A person's own signature over the intent's digest; the rules that refuse it, where they do."""
-        deployment, cast = self.stage.deployment, self.stage.world.cast
-        digest = deployment.roster.domain.digest(transfer.intent)
-        try:
-            signature = cast.people[person].sign(digest)
-            approve(deployment.store, self.worker.kernel(), Approval(digest, person, signature), self.clock())
-        except Refused as refused:
-            return {str(refusal.rule) for refusal in refused.refusals}
-        return set()
-
-    def now(self, transfer: Transfer) -> Transfer:
-        """The transfer as it stands."""
-        found = self.stage.deployment.store.read(lambda work: work.transfers.get(transfer.digest))
-        if found is None:
-            raise LookupError(transfer.intent.id)
-        return found
-
-    def work(self, story: Story, *transfers: Transfer) -> None:
-        """Worker and watcher, with blocks between, until these transfers end or nothing moves."""
-        for _ in range(_ROUNDS):
-            try:
-                told = list(work_once(self.worker))
-            except CustodyError as error:
-                told = [f"worker: {error}"]
-            for line in told:
-                _tell(story, line)
-            if all(self.now(transfer).status.is_final for transfer in transfers):
-                return
-            self.stage.mine(4)
-            self.stage.watch()
-
-
-def _tell(story: Story, line: str) -> None:
-    """What the worker moved, in a line a person reads; what waits is told by the claims."""
-    if not line.startswith("{"):
-        story.tell(line)
-        return
-    told = json.loads(line)
-    if told["event"] == "moved":
-        story.tell(f"{told['transfer']}: {told['status']} {told.get('waiting_for', '')}".rstrip())
-    elif told["event"] == "fault":
-        story.tell(f"worker: {told['why']}")
 
 
 def automatic(stage: Stage, story: Story) -> None:
@@ -217,9 +94,9 @@ def fees(stage: Stage, story: Story) -> None:
     own = next(w for w in stage.deployment.inventory().on(EVM) if w.tier is Tier.OPERATIONAL).place
     accrued = 30_000_000
     desk.pass_a_day()
-    more = _outcome(lambda: desk.ask("fees-more", "company", "USDX", accrued + 1, own, "gil", Purpose.FEE_SWEEP))
+    more = outcome(lambda: desk.ask("fees-more", "company", "USDX", accrued + 1, own, "gil", Purpose.FEE_SWEEP))
     story.claim("one unit more than what accrued: refused", bool(more), ", ".join(sorted(more)))
-    theirs = _outcome(lambda: desk.ask("theirs", "customer:bob", "USDX", 10**6, own, "gil", Purpose.FEE_SWEEP))
+    theirs = outcome(lambda: desk.ask("theirs", "customer:bob", "USDX", 10**6, own, "gil", Purpose.FEE_SWEEP))
     story.claim("a customer's coins to the company: refused", bool(theirs), ", ".join(sorted(theirs)))
     sweep = desk.ask("fees", "company", "USDX", accrued, own, "gil", Purpose.FEE_SWEEP)
     early = desk.now(sweep).waiting_for
@@ -257,7 +134,7 @@ def refusals(stage: Stage, story: Story) -> None:
             lambda: desk.propose("r-5", "bob", "ETH", 10**17, ether, "hana"),
         ),
     ):
-        rules = _outcome(attempt)
+        rules = outcome(attempt)
         story.claim(f"{what}: refused", bool(rules) and (rule is None or str(rule) in rules), ", ".join(sorted(rules)))
     mine = desk.propose("by-bo", "bob", "ETH", 6 * 10**18, ether, "bo")
     story.claim(
@@ -268,19 +145,10 @@ def refusals(stage: Stage, story: Story) -> None:
     _seats_refuse(desk, story)
 
 
-def _outcome(attempt: Callable[[], Transfer]) -> set[str]:
-    """The rules that refused, or the policy's denial as recorded; empty where it was taken."""
-    try:
-        transfer = attempt()
-    except Refused as refused:
-        return {str(refusal.rule) for refusal in refused.refusals}
-    return {str(transfer.sub_status)} if transfer.status is Status.BLOCKED else set()
-
-
 def _seats_refuse(desk: Desk, story: Story) -> None:
     """The request of the payout that went out, with one thing changed, straight to a seat's own process."""
     store, seats = desk.stage.deployment.store, parts.seats(desk.stage.deployment.settings)
-    permits = store.read(lambda work: [p for t in _all(work) if (p := work.transfers.permit_of(t.digest))])
+    permits = store.read(lambda work: [p for t in all_transfers(work) if (p := work.transfers.permit_of(t.digest))])
     requests = [found for permit in permits if (found := to_carry(store, permit.reservation.anchor))]
     evm = next(request for request in requests if isinstance(request.payload, SafeTx))
     payload = evm.payload
@@ -303,7 +171,3 @@ def _seats_refuse(desk: Desk, story: Story) -> None:
             story.claim(f"seat hot-1, {what}: refused", bool(rules), ", ".join(rules)[:160])
         else:
             story.claim(f"seat hot-1, {what}: refused", held=False, seen="it signed")
-
-
-def _all(work: UnitOfWork) -> list[Transfer]:
-    return [transfer for _, transfer in work.transfers.page(0, 500)]

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The backend's and the treasury's side of a stage: enrol, propose, approve, pass a day, let worker and watcher run."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+from custody import parts
+from custody.attestor import RemoteAttestor
+from custody.flows.ports import Clock, UnitOfWork
+from custody.flows.proposals import approve, enrol, propose
+from custody.flows.worker import Parts
+from custody.rules.approvals import Approval
+from custody.rules.certificates import Enrolment
+from custody.rules.errors import CustodyError
+from custody.rules.facts import Purpose
+from custody.rules.intents import Proposal
+from custody.rules.refusals import Refused
+from custody.rules.signatures import Signed
+from custody.rules.transfers import Status, Transfer
+from custody.rules.wallets import Chain
+from custody.working import open_worker, work_once
+from devnet.prices import put_prices
+from devnet.scenes.stage import Stage
+from devnet.story import Story
+
+DAY: Final = 86_400
+_ROUNDS: Final = 6
+
+
+@dataclass
+class Desk:
+    """The backend's and the treasury's side of one stage, over the same flows that API and worker run."""
+
+    stage: Stage
+
+    @cached_property
+    def worker(self) -> Parts:
+        """The worker's parts, on real seats, attestor, relayer and nodes."""
+        return open_worker(self.stage.deployment)
+
+    @property
+    def clock(self) -> Clock:
+        """The statement's time."""
+        return self.worker.clock
+
+    def attestor(self) -> RemoteAttestor:
+        """The attestor with its clock."""
+        told = parts.attestor(self.stage.deployment.settings)
+        if not isinstance(told, RemoteAttestor):
+            raise TypeError(type(told).__name__)
+        return told
+
+    def pass_a_day(self) -> None:
+        """What was enrolled has been seen; the statement clock moves on, and feeders quote again."""
+        self.attestor().statement()
+        self.attestor().advance(DAY + 3_600)
+        self.quote()
+
+    def quote(self) -> None:
+        """Two feeders sign prices of now."""
+        deployment = self.stage.deployment
+        put_prices(deployment.store, self.stage.world.cast, deployment.roster, self.clock())
+
+    def enrol(self, customer: str, chain: Chain, address: str) -> None:
+        """An address authority signs that this address is the customer's."""
+        deployment = self.stage.deployment
+        message = Enrolment(
+            chain.name, address, f"customer:{customer}", "customer_withdrawal", bytes(32), self.clock() + 900 * DAY
+        )
+        signed = self.stage.world.cast.sign(deployment.roster.domain, Signed(message, ()), ["hana"])
+        enrol(deployment.store, self.worker.kernel(), signed, self.clock())
+
+    def propose(
+        self, reference: str, customer: str, asset: str, units: int, destination: str, signer: str = "backend"
+    ) -> Transfer:
+        """A signed proposal of a customer's withdrawal."""
+        return self.ask(reference, f"customer:{customer}", asset, units, destination, signer, Purpose.WITHDRAWAL)
+
+    def ask(
+        self, reference: str, account: str, asset: str, units: int, destination: str, signer: str, purpose: Purpose
+    ) -> Transfer:
+        """A signed proposal of any purpose."""
+        deployment = self.stage.deployment
+        chain = deployment.bundle.assets.get(asset).chain
+        until = self.clock() + 7 * DAY
+        message = Proposal(reference, account, chain.name, asset, units, destination, purpose.value, until)
+        signed = self.stage.world.cast.sign(deployment.roster.domain, Signed(message, ()), [signer])
+        return propose(deployment.store, self.worker.kernel(), signed, reference, self.clock(), os.urandom(10))
+
+    def approve(self, transfer: Transfer, person: str) -> set[str]:
+        """A person's own signature over the intent's digest; the rules that refuse it, where they do."""
+        deployment, cast = self.stage.deployment, self.stage.world.cast
+        digest = deployment.roster.domain.digest(transfer.intent)
+        try:
+            signature = cast.people[person].sign(digest)
+            approve(deployment.store, self.worker.kernel(), Approval(digest, person, signature), self.clock())
+        except Refused as refused:
+            return {str(refusal.rule) for refusal in refused.refusals}
+        return set()
+
+    def now(self, transfer: Transfer) -> Transfer:
+        """The transfer as it stands."""
+        found = self.stage.deployment.store.read(lambda work: work.transfers.get(transfer.digest))
+        if found is None:
+            raise LookupError(transfer.intent.id)
+        return found
+
+    def work(self, story: Story, *transfers: Transfer) -> None:
+        """Worker and watcher, with blocks between, until these transfers end or nothing moves."""
+        for _ in range(_ROUNDS):
+            try:
+                told = list(work_once(self.worker))
+            except CustodyError as error:
+                told = [f"worker: {error}"]
+            for line in told:
+                _tell(story, line)
+            if all(self.now(transfer).status.is_final for transfer in transfers):
+                return
+            self.stage.mine(4)
+            self.stage.watch()
+
+
+def _tell(story: Story, line: str) -> None:
+    """What the worker moved, in a line a person reads; what waits is told by the claims."""
+    if not line.startswith("{"):
+        story.tell(line)
+        return
+    told = json.loads(line)
+    if told["event"] == "moved":
+        story.tell(f"{told['transfer']}: {told['status']} {told.get('waiting_for', '')}".rstrip())
+    elif told["event"] == "fault":
+        story.tell(f"worker: {told['why']}")
+
+
+def outcome(attempt: Callable[[], Transfer]) -> set[str]:
+    """The rules that refused, or the policy's denial as recorded; empty where it was taken."""
+    try:
+        transfer = attempt()
+    except Refused as refused:
+        return {str(refusal.rule) for refusal in refused.refusals}
+    return {str(transfer.sub_status)} if transfer.status is Status.BLOCKED else set()
+
+
+def all_transfers(work: UnitOfWork) -> list[Transfer]:
+    """Every transfer of a demonstration, oldest first."""
+    return [transfer for _, transfer in work.transfers.page(0, 500)]
