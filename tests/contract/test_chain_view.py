@@ -110,7 +110,7 @@ class BitcoinHarness:
             for payment in batch.items():
                 waiting.remove(payment)
             amounts = [{address.text: Decimal(units).scaleb(-8)} for address, units in batch.items()]
-            self._node.rpc("send", amounts, None, "unset", None, {"fee_rate": 2}, wallet=MINER)
+            self._node.rpc("send", amounts, None, "unset", None, {"fee_rate": 2, "locktime": 0}, wallet=MINER)
         self._node.mine()
         return self.view.head()
 

@@ -56,7 +56,7 @@ class World:
             {receive_address(self.wallet.certificate, i).text: Decimal(units).scaleb(-8)}
             for i, units in enumerate(amounts)
         ]
-        self.node.rpc("send", outputs, None, "unset", None, {"fee_rate": 2}, wallet=MINER)
+        self.node.rpc("send", outputs, None, "unset", None, {"fee_rate": 2, "locktime": 0}, wallet=MINER)
         self.node.mine(CONFIRMATIONS)
 
     def build(self, payments: Sequence[Payment], taken: Sequence[str] = ()) -> UnsignedPayout:

@@ -58,7 +58,7 @@ def forked(bitcoind: Bitcoind) -> Iterator[list[str]]:
 def pay(bitcoind: Bitcoind, payments: Mapping[Address, int]) -> bytes:
     """One transaction of the miner's to several addresses; its id."""
     amounts = [{a.text: Decimal(units).scaleb(-8)} for a, units in payments.items()]
-    sent = bitcoind.rpc("send", amounts, None, "unset", None, {"fee_rate": 2}, wallet=MINER)
+    sent = bitcoind.rpc("send", amounts, None, "unset", None, {"fee_rate": 2, "locktime": 0}, wallet=MINER)
     assert isinstance(sent, dict)
     return bytes.fromhex(sent["txid"])
 
@@ -242,7 +242,7 @@ def test_balance_at_every_height(bitcoind: Bitcoind, view: BitcoinView) -> None:
     assert view.balance(BTC, ours, head(view)) == 30_000_000
     step(0)
     stranger = str(bitcoind.rpc("getnewaddress", wallet=MINER))
-    options = {"fee_rate": 3, "change_address": texts[2], "include_unsafe": True}
+    options = {"locktime": 0, "fee_rate": 3, "change_address": texts[2], "include_unsafe": True}
     sent = bitcoind.rpc("send", [{stranger: Decimal("0.12345678")}], None, "unset", None, options, wallet=name)
     assert isinstance(sent, dict)
     told = bitcoind.rpc("gettransaction", sent["txid"], wallet=name)
@@ -269,7 +269,7 @@ def test_created_and_spent_in_one_block(bitcoind: Bitcoind, view: BitcoinView) -
     first, second = (Address.parse(REGTEST, str(bitcoind.rpc("getnewaddress", wallet=name))) for _ in range(2))
     pay(bitcoind, {first: 1_000_000})
     bitcoind.rpc("syncwithvalidationinterfacequeue")  # the other wallet hears of it a moment later
-    options = {"fee_rate": 2, "include_unsafe": True, "subtract_fee_from_outputs": [0]}
+    options = {"locktime": 0, "fee_rate": 2, "include_unsafe": True, "subtract_fee_from_outputs": [0]}
     bitcoind.rpc("send", [{second.text: Decimal("0.01")}], None, "unset", None, options, wallet=name)
     bitcoind.mine()
     at = head(view)
@@ -414,7 +414,7 @@ def test_is_spent(bitcoind: Bitcoind, view: BitcoinView) -> None:
     bitcoind.mine()
     stands = head(view)
     bitcoind.rpc("syncwithvalidationinterfacequeue")
-    options = {"fee_rate": 2, "subtract_fee_from_outputs": [0]}
+    options = {"locktime": 0, "fee_rate": 2, "subtract_fee_from_outputs": [0]}
     bitcoind.rpc(
         "send", [{str(bitcoind.rpc("getnewaddress", wallet=MINER)): "0.01"}], None, "unset", None, options, wallet=name
     )
