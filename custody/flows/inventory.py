@@ -13,6 +13,7 @@ from custody.flows.mirror import CERTIFICATE, certificates_from
 from custody.flows.ports import AddressDeriver, Branch, UnitOfWork
 from custody.rules.certificates import DepositAddress, WalletCertificate
 from custody.rules.ledger import Account, AccountKind
+from custody.rules.payouts import CHANGE_WINDOW
 from custody.rules.provenance import Holding
 from custody.rules.refusals import Refusal, Refused, Rule, raise_if
 from custody.rules.roster import Roster
@@ -21,7 +22,7 @@ from custody.rules.typed import ZERO32
 from custody.rules.wallets import Address, Chain, Tier
 
 GAP: Final = {True: 5, False: 20}
-"""Unbound indexes that are watched beyond the highest bound one: few on EVM (True), BIP-44's gap limit on Bitcoin (False)."""
+"""Unbound receive indexes watched beyond the highest bound one: few on EVM (True), BIP-44's gap limit on Bitcoin (False)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +239,7 @@ def _wallet(
 
 
 def _addresses(wallet: Wallet, derive: AddressDeriver) -> Iterator[Address]:
-    """The Safe, what is bound, and a window beyond it; an old Bitcoin script stays watched after a rotation."""
+    """The Safe, what is bound, a window beyond it, and the window of change; an old Bitcoin script stays watched after a rotation."""
     yield from (Address(wallet.chain, binding.address) for binding in wallet.bound)
     gap, first = GAP[wallet.chain.is_evm], wallet.next_index
     for signed in wallet.certificates:
@@ -251,4 +252,4 @@ def _addresses(wallet: Wallet, derive: AddressDeriver) -> Iterator[Address]:
         holes = {i for i in range(first) if i not in used} if first <= len(used) + gap else set()
         yield from (derive.derive(certificate, Branch.RECEIVE, i) for i in (*sorted(holes), *range(first, first + gap)))
         if not wallet.chain.is_evm:
-            yield from (derive.derive(certificate, Branch.CHANGE, i) for i in range(gap))
+            yield from (derive.derive(certificate, Branch.CHANGE, i) for i in range(CHANGE_WINDOW))

@@ -67,11 +67,37 @@ def put_signatures(work: UnitOfWork, unsigned: UnsignedPayout, made: SeatSignatu
         work.documents.put(kind, f"{unsigned.id.hex()}/{made.seat}", made.to_json())
 
 
+def bring_signatures(work: UnitOfWork, unsigned: UnsignedPayout, made: SeatSignatures) -> None:
+    """Record an answer that people carried here; the newest one counts, or a damaged file would bar a cold seat's true answer."""
+    number, newest = _brought(work, unsigned, made.seat)
+    if newest != made:
+        work.documents.put(_kind("brought", unsigned.anchor), _answer(unsigned, made.seat, number), made.to_json())
+
+
 def signatures(work: UnitOfWork, unsigned: UnsignedPayout, seats: Iterable[str]) -> dict[str, SeatSignatures]:
     """The answers of these seats to one variant, as far as they came; `combine` says whether they hold."""
-    kind = _kind("signatures", unsigned.anchor)
-    rows = {seat: work.documents.get(kind, f"{unsigned.id.hex()}/{seat}") for seat in seats}
-    return {seat: SeatSignatures.from_json(row) for seat, row in rows.items() if row is not None}
+    found: dict[str, SeatSignatures] = {}
+    for seat in seats:
+        _, brought = _brought(work, unsigned, seat)
+        row = work.documents.get(_kind("signatures", unsigned.anchor), f"{unsigned.id.hex()}/{seat}")
+        if brought is not None:
+            found[seat] = brought
+        elif row is not None:
+            found[seat] = SeatSignatures.from_json(row)
+    return found
+
+
+def _brought(work: UnitOfWork, unsigned: UnsignedPayout, seat: str) -> tuple[int, SeatSignatures | None]:
+    """How many answers of a seat were carried here, and the newest of them."""
+    number, row = 0, None
+    kind = _kind("brought", unsigned.anchor)
+    while (found := work.documents.get(kind, _answer(unsigned, seat, number))) is not None:
+        number, row = number + 1, found
+    return number, None if row is None else SeatSignatures.from_json(row)
+
+
+def _answer(unsigned: UnsignedPayout, seat: str, number: int) -> str:
+    return f"{unsigned.id.hex()}/{seat}/{number}"
 
 
 def put_signed(work: UnitOfWork, signed: SignedPayout) -> None:

@@ -7,7 +7,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from custody.flows.inventory import GAP, Wallet
+from custody.flows.inventory import Wallet
 from custody.flows.kernel import Kernel
 from custody.flows.ports import Branch, Enrolled, UnitOfWork
 from custody.rules.amounts import Asset
@@ -16,6 +16,7 @@ from custody.rules.errors import InvalidInput
 from custody.rules.facts import Destination, Owner, Purpose
 from custody.rules.intents import Proposal
 from custody.rules.payments import Derived
+from custody.rules.payouts import CHANGE_WINDOW
 from custody.rules.provenance import refusal_of
 from custody.rules.refusals import Refusal, Refused, Rule, raise_if
 from custody.rules.roster import Roster
@@ -136,7 +137,7 @@ def derived_place(kernel: Kernel, wallet: Wallet, destination: Address) -> Deriv
     certificate = wallet.certificate
     if wallet.chain.is_evm:
         return Derived(certificate) if kernel.derive.main(certificate) == destination else None
-    for index in range(GAP[False]):
+    for index in range(CHANGE_WINDOW):
         if kernel.derive.derive(certificate, Branch.CHANGE, index) == destination:
             return Derived(certificate, Branch.CHANGE.value, index)
     return None

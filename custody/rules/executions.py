@@ -30,7 +30,7 @@ class Execution:
     """One consumed anchor. `source` is the address that held it, as ours; `fee` is what the wallet paid, in base units.
 
     `payments` need an intent each; `returned` is what came back into the anchor's own wallet without one: change, sweeps, a void's
-    self-spend. `void` is the one canonical no-op, or an execution that failed and paid nobody.
+    one change. `void` is the one canonical no-op, or an execution that failed and paid nobody.
     """
 
     source: Holding

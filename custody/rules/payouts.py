@@ -21,6 +21,17 @@ from custody.rules.typed import Bytes, EvmHex, Struct, Uint16, Uint64, Uint256
 
 BPS: Final = 10_000
 
+CHANGE_WINDOW: Final = 20
+"""Change indices of each Bitcoin certificate, 0 to 19, and no other: one number for all who have to agree.
+
+Watchers and attestor watch exactly these, the builder pays change to these, and again once all were used, seats sign no output to a
+change index beyond them, and a move inside may name no other as its destination. Change that left the window would be on chain, in
+no reserve, and at an address that nobody watches. Twenty, since each index is derived and watched by every process for every
+wallet (2 ms each); to use one again costs privacy, never coins.
+"""
+VOID_CHANGE: Final = 0
+"""The change index that every Bitcoin void pays: an address that no customer can be bound to."""
+
 
 @dataclass(frozen=True, slots=True)
 class SafeTx(Struct):
@@ -189,7 +200,7 @@ class IndexWindow:
     """
 
     receive: int = 999
-    change: int = 999
+    change: int = CHANGE_WINDOW - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +249,7 @@ def one_to_one(leaves: Iterable[Leaf], intents: Iterable[TransferIntent]) -> Ite
 
 
 def check_void(decoded: DecodedPayload) -> Iterator[Refusal]:
-    """The one canonical void of an anchor: a no-op SafeTx at that nonce, or the self-spend of that one outpoint."""
+    """The one canonical void of an anchor: a no-op SafeTx at that nonce, or that one outpoint back to the wallet's own change."""
     if not decoded.is_void:
         kinds = [leaf.kind.value for leaf in decoded.leaves]
         yield Refusal(Rule.NOT_VOID, anchor=decoded.anchor.reference, leaves=kinds, want="one leaf that does nothing")

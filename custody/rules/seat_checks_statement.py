@@ -79,28 +79,43 @@ def check_balances(case: Case) -> Iterator[Refusal]:
 
 
 def check_coverage(case: Case) -> Iterator[Refusal]:
-    """Law 2 for every asset that leaves customer tiers; moves between customer wallets pass in a shortfall, payments do not.
+    """Law 2 for every asset that leaves customer tiers. Of a move between customer wallets only the fee leaves, on Bitcoin.
+
+    That fee is the company's to pay, out of what it has in these wallets: a move that would take it out of customers' coins waits
+    for `make_whole`. On EVM the relayer pays, so that such a move passes in a shortfall.
 
     The statement's `in_flight` holds earlier payouts, not the one that it names.
     """
     if case.tier is Tier.OPERATIONAL:
         return
-    leaving = [item for item in case.items if item.to_tier is None or item.to_tier is Tier.OPERATIONAL]
-    if not leaving:
-        return
     outflows: list[Outflow] = []
-    for item in leaving:
+    relayed = case.decoded.chain.startswith("eip155:")
+    for item in case.items:
         intent = item.intent
         own = intent.account.startswith(CUSTOMER)
-        outflows.append(Outflow(intent.asset, intent.amount, intent.amount if own else 0))
-        if not case.decoded.chain.startswith(
-            "eip155:"
-        ):  # on EVM the relayer pays; a withdrawal's hold holds its fee as well
+        if item.to_tier is None or item.to_tier is Tier.OPERATIONAL:
+            outflows.append(Outflow(intent.asset, intent.amount, intent.amount if own else 0))
+        if intent.maximum_fee and not relayed:  # a withdrawal's hold holds its fee as well
             outflows.append(Outflow(case.decoded.native, intent.maximum_fee, intent.maximum_fee if own else 0))
+    if not outflows:
+        return
     heights = [height.chain for height in case.statement.heights]
     if heights.count(case.decoded.chain) != 1:
         yield Refusal(Rule.COVERAGE_UNKNOWN, chain=case.decoded.chain, heights=heights)
     yield from check(case.statement.coverage, {case.decoded.native}, outflows)
+
+
+def check_sweep_covered(case: Case) -> Iterator[Refusal]:
+    """What a sweep burns in fees is the company's: nobody approves it, so it takes nothing out of what customers are owed.
+
+    Otherwise a worker that lies could turn customers' coins into fees, and all payments would stop in the shortfall. Coins that
+    come home from a certificate's predecessor pass, inside the automatic cap: they must not lie under old keys.
+    """
+    if case.tier is Tier.OPERATIONAL or not case.decoded.fee:
+        return
+    if case.line and case.decoded.certificate != case.line[-1].struct_hash:
+        return
+    yield from check(case.statement.coverage, {case.decoded.native}, [Outflow(case.decoded.native, case.decoded.fee, 0)])
 
 
 def check_reserves(case: Case) -> Iterator[Refusal]:

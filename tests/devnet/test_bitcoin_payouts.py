@@ -323,7 +323,7 @@ def test_a_coin_that_a_reorg_took_is_not_consumed(world: World) -> None:
 
 
 def test_void_takes_the_anchor(world: World) -> None:
-    """Two seats signed one thing and two another: the self-spend of the anchor outbids it, is mined, and the payout is dead."""
+    """Two seats signed one thing and two another: the anchor, paid back to change, outbids it, is mined, and the payout is dead."""
     world.fund(BITCOIN, 40_000_000)
     unsigned = world.build([world.pay(120_000_000)])
     stuck = world.envelope(unsigned)
@@ -347,7 +347,7 @@ def test_void_takes_the_anchor(world: World) -> None:
 
 
 def test_void_of_an_anchor_that_was_never_sent(world: World) -> None:
-    """Nothing was broadcast: the coin goes back to its own script at the going rate."""
+    """Nothing was broadcast: the coin goes back to the wallet at the going rate."""
     world.fund(BITCOIN)
     unsigned = world.build([world.pay(1_000_000)])
     void = world.payouts.void(world.wallet.certificate, unsigned.anchor)

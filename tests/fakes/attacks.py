@@ -14,7 +14,7 @@ from custody.rules.birth import SeatRecord
 from custody.rules.certificates import Rotation, WalletCertificate
 from custody.rules.governance import Freeze
 from custody.rules.intents import Anchor, Void
-from custody.rules.payouts import PsbtPayload, SafeTx, void_safe_tx
+from custody.rules.payouts import VOID_CHANGE, PsbtPayload, SafeTx, void_safe_tx
 from custody.rules.refusals import Rule
 from custody.rules.roster import ApiClient
 from custody.rules.seat_journal import Bound, Counter, SeatJournal, admit_freeze, anchor_key
@@ -119,10 +119,8 @@ def void(intents: tuple[bytes, ...] = (OTHER,), people: tuple[str, ...] = ("ana"
 
 @cache
 def bitcoin_void() -> Request:
-    """The self-spend of the outpoint that payouts of the tests are anchored on."""
-    psbt = psbt_of(hot(BITCOIN), [], change=None)
-    spent = psbt.inputs[0].non_witness_utxo.vout[1]
-    made = psbt_of(hot(BITCOIN), [(spent.value - 2_000, spent.script_pubkey.data)], change=None)
+    """The outpoint that payouts of the tests are anchored on, back to the wallet's change address for voids."""
+    made = psbt_of(hot(BITCOIN), [], fee=2_000, change=VOID_CHANGE)
     outpoint = f"{made.inputs[0].txid.hex()}:1"
     return _void(PsbtPayload(BITCOIN.name, made.serialize()), Anchor(BITCOIN.name, hot(BITCOIN).struct_hash, outpoint))
 

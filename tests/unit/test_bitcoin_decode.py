@@ -18,7 +18,17 @@ from hypothesis import strategies as st
 from custody.chains.bitcoin.decode import decode
 from custody.chains.bitcoin.scripts import change_address, receive_address, script_pubkey, witness_script
 from custody.chains.bitcoin.second import SpentOutput, verify_transaction
-from custody.rules.payouts import DecodedPayload, FeeBounds, IndexWindow, LeafKind, Place, PsbtPayload, Surroundings
+from custody.rules.payouts import (
+    CHANGE_WINDOW,
+    VOID_CHANGE,
+    DecodedPayload,
+    FeeBounds,
+    IndexWindow,
+    LeafKind,
+    Place,
+    PsbtPayload,
+    Surroundings,
+)
 from custody.rules.refusals import Rule
 from custody.rules.wallets import Address, Tier
 from tests.fakes.attacks import hot
@@ -85,15 +95,83 @@ def test_a_payment_with_change() -> None:
     assert len(set(found.digests)) == 2
 
 
-def test_a_self_spend_of_one_coin_is_a_void() -> None:
-    """One input, one output, the same script: nothing moves but the fee."""
-    script = script_pubkey(receive_address(HOT, 0))
-    found = read(psbt_of(HOT, [(2 * 10**8 - 3_000, script)], change=None))
+def test_a_void_is_one_coin_to_the_one_change_address() -> None:
+    """One input, one output, change address 0 of the signing certificate: nothing moves but the fee."""
+    found = read(psbt_of(HOT, [], fee=3_000, change=VOID_CHANGE))
     assert isinstance(found, DecodedPayload)
-    assert found.is_void
-    assert found.fee == 3_000
-    two = read(psbt_of(HOT, [(4 * 10**8 - 3_000, script)], coins=2, change=None))
-    assert [r.rule for r in two] == [Rule.OWN_ADDRESS]
+    assert (found.is_void, found.fee) == (True, 3_000)
+    assert found.leaves[0].place == Place(HOT.struct_hash, 1, VOID_CHANGE)
+    again = read(psbt_of(HOT, [], fee=4_000, change=VOID_CHANGE))
+    assert isinstance(again, DecodedPayload)
+    assert again.meaning == found.meaning
+
+
+def to_receive(index: int) -> PSBT:
+    """One coin to a receive address of the wallet, which may be a customer's, key paths shown."""
+    psbt = psbt_of(HOT, [(2 * 10**8 - 3_000, script_pubkey(receive_address(HOT, index)))], change=None)
+    scope_keys(psbt.outputs[0], HOT, 0, index)
+    return psbt
+
+
+@pytest.mark.parametrize(
+    "psbt",
+    [
+        pytest.param(to_receive(0), id="the very script that held it"),
+        pytest.param(to_receive(3), id="another receive index"),
+        pytest.param(
+            psbt_of(HOT, [(2 * 10**8 - 3_000, script_pubkey(receive_address(HOT, 0)))], change=None), id="no key paths"
+        ),
+    ],
+)
+def test_nothing_comes_back_to_a_receive_address(psbt: PSBT) -> None:
+    """A customer bound to it would be credited the wallet's own coin again: no void, no change, no payment."""
+    found = read(psbt)
+    assert isinstance(found, tuple), found.leaves
+    assert [refusal.rule for refusal in found] == [Rule.OWN_ADDRESS]
+
+
+def to_successor() -> PSBT:
+    """One coin into the next certificate's first change address."""
+    psbt = psbt_of(HOT, [(2 * 10**8 - 3_000, script_pubkey(change_address(SUCCESSOR, 0)))], change=None)
+    scope_keys(psbt.outputs[0], SUCCESSOR, 1, 0)
+    return psbt
+
+
+@pytest.mark.parametrize(
+    "psbt",
+    [
+        pytest.param(psbt_of(HOT, [], change=1), id="another change index"),
+        pytest.param(psbt_of(HOT, [], coins=2, change=VOID_CHANGE), id="two coins"),
+        pytest.param(to_successor(), id="the successor's"),
+    ],
+)
+def test_what_is_no_void(psbt: PSBT) -> None:
+    """There is one void of an anchor; what else stays in the wallet is change, which needs no quorum and frees no hold."""
+    found = read(psbt)
+    assert isinstance(found, DecodedPayload)
+    assert [leaf.kind for leaf in found.leaves] == [LeafKind.CHANGE]
+
+
+def from_change(index: int, back: int, *, hinted: bool = True) -> PSBT:
+    """A payment out of a coin at a change index, its own change at another, or at the same."""
+    psbt = psbt_of(HOT, [(UNITS, TO)], change=back)
+    tx = coin(HOT, 2 * 10**8, 0, 0)
+    tx.vout[1].script_pubkey = Script(script_pubkey(change_address(HOT, index)))
+    psbt.inputs[0].non_witness_utxo, psbt.inputs[0].txid = tx, tx.txid()
+    psbt.inputs[0].bip32_derivations.clear()
+    scope_keys(psbt.inputs[0], HOT, 1, index)
+    if not hinted:
+        psbt.outputs[1].bip32_derivations.clear()
+    return psbt
+
+
+def test_a_change_address_may_be_used_again() -> None:
+    """Once the window was used up, change may come back even to where the coin lay; unnamed it is still refused."""
+    for back in (3, 4):
+        found = read(from_change(3, back))
+        assert isinstance(found, DecodedPayload)
+        assert (found.leaves[1].kind, found.leaves[1].place) == (LeafKind.CHANGE, Place(HOT.struct_hash, 1, back))
+    assert [r.rule for r in read(from_change(3, 3, hinted=False))] == [Rule.OWN_ADDRESS]
 
 
 @pytest.mark.parametrize(
@@ -226,7 +304,9 @@ def test_hostile_psbts_are_refused(change: Any, rule: Rule) -> None:
         pytest.param(
             paid_to(HOT, 0, 8), Rule.OWN_ADDRESS, {}, id="change to a receive index, which may be a customer's"
         ),
-        pytest.param(paid_to(HOT, 1, 1000), Rule.CHANGE_TOO_FAR, {}, id="change beyond the window"),
+        pytest.param(paid_to(HOT, 1, 1000), Rule.CHANGE_TOO_FAR, {}, id="change far beyond the window"),
+        pytest.param(paid_to(HOT, 1, CHANGE_WINDOW), Rule.CHANGE_TOO_FAR, {}, id="the first index that nobody watches"),
+        pytest.param(paid_to(COLD, 1, CHANGE_WINDOW), Rule.CHANGE_TOO_FAR, {}, id="a move to where nobody watches"),
         pytest.param(
             paid_to(HOT, 1, 8),
             Rule.CHANGE_TOO_FAR,

@@ -13,11 +13,12 @@ from custody.flows.ports import Branch
 from custody.rules.certificates import DepositAddress
 from custody.rules.errors import InvalidInput, Unavailable
 from custody.rules.ledger import Account, AccountKind
+from custody.rules.payouts import CHANGE_WINDOW, Surroundings
 from custody.rules.refusals import Refused, Rule
 from custody.rules.signatures import Signed
 from custody.rules.wallets import Address, Chain, Tier
 from tests.fakes.house import DERIVE, House, address_of, binding, certificate, certificates, deployment, roster
-from tests.fakes.ledger import BTC, EQUITY, EVM, SUSPENSE
+from tests.fakes.ledger import ASSETS, BTC, EQUITY, EVM, SUSPENSE
 from tests.fakes.seat import ed25519, rules_of
 
 
@@ -65,10 +66,20 @@ class TestInventory:
         """The Safes, what is bound, and windows beyond it; only customer tiers back customers."""
         found = inventory(binding("ana", EVM, 0), binding("bo", BTC, 0))
         assert 1 + 1 + GAP[True] + 1 == len(found.watched(EVM))
-        assert 1 + GAP[False] + GAP[False] + 2 * GAP[False] == len(found.watched(BTC))
+        assert 1 + GAP[False] + CHANGE_WINDOW + GAP[False] + CHANGE_WINDOW == len(found.watched(BTC))
         assert derived(Tier.CUSTOMER_HOT, BTC, GAP[False]) in found.watched(BTC)
         company = DERIVE.main(certificate(Tier.OPERATIONAL, EVM))
         assert found.watched(EVM) - found.customer_addresses(EVM) == {company}
+
+    def test_change_within_the_window_and_no_further(self) -> None:
+        """Every index that a seat signs change for is watched in each wallet, and no other: both go by one number."""
+        found = inventory()
+        around = Surroundings(b"", certificate(Tier.CUSTOMER_HOT, BTC), ASSETS)
+        assert around.window.change == CHANGE_WINDOW - 1
+        for tier in (Tier.CUSTOMER_HOT, Tier.CUSTOMER_COLD):
+            for index in range(CHANGE_WINDOW):
+                assert found.owner_of(derived(tier, BTC, index, Branch.CHANGE)) == SUSPENSE
+            assert found.wallet_of(derived(tier, BTC, CHANGE_WINDOW, Branch.CHANGE)) is None
 
     def test_hole_stays_watched(self) -> None:
         """An index that was left unbound below a bound one is not forgotten."""

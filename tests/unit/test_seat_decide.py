@@ -66,6 +66,8 @@ FEES: Final[dict[str, Any]] = {"to_tier": Tier.OPERATIONAL, "both": {"purpose": 
 COLD: Final[dict[str, Any]] = {"tier": Tier.CUSTOMER_COLD, "to_tier": HOT, "proposer": "desk"}
 VENDOR: Final[dict[str, Any]] = {"tier": Tier.OPERATIONAL, "both": {"purpose": "vendor_payment"}, "proposer": "finance"}
 LOW: Final[dict[str, Any]] = {"available": 0}
+FEE: Final = 10**30 - 100 - 20_000
+"""Available, where the company has exactly a Bitcoin move's maximum fee in customers' wallets."""
 
 
 def two_keys(r: Request) -> Request:
@@ -248,7 +250,7 @@ LIES: Final[list[tuple[str, Rule, dict[str, Any]]]] = [
     (
         "a place that may be a customer's",
         Rule.OWN_ADDRESS,
-        {**BTC, **COLD, "decoded": lambda d: _place(d, branch=0)},
+        {**BTC, **COLD, "rows": {"available": FEE}, "decoded": lambda d: _place(d, branch=0)},
     ),
     # law 1
     (
@@ -407,6 +409,27 @@ LIES: Final[list[tuple[str, Rule, dict[str, Any]]]] = [
         Rule.COVERAGE,
         {**BTC, **FEES, "intent": {}, "rows": {"available": 10**30 - 100 - 10**7}},
     ),
+    (
+        "bitcoin: a refill whose fee customers would pay",
+        Rule.COVERAGE,
+        {**BTC, **COLD, "rows": {"available": FEE + 1}},
+    ),
+    (
+        "bitcoin: a refill whose fee would deepen a shortfall",
+        Rule.COVERAGE,
+        {**BTC, **COLD, "rows": {"reserves": 10**30 - 1, "on_chain": 10**30 - 1}},
+    ),
+    (
+        "bitcoin: into cold, and the surplus is another move's already",
+        Rule.COVERAGE,
+        {
+            **BTC,
+            "to_tier": Tier.CUSTOMER_COLD,
+            "both": {"purpose": "cold_sweep"},
+            "proposer": "desk",
+            "rows": {"available": FEE, "in_flight": 1},
+        },
+    ),
     ("bitcoin: one approval", Rule.QUORUM_NOT_REACHED, {**BTC, "approvers": ("bo",)}),
     (
         "bitcoin: automatic above the seat's cap",
@@ -468,10 +491,11 @@ SWEEP_ROWS: Final = [
     ),
     Row(
         "sweep: fees above what a seat burns in a day",
-        Ask(chain=BITCOIN, journal=lambda j: replace(j, automatic=counter("BTC", 6 * 10**7 - 1_999))),
+        Ask(chain=BITCOIN, rows=LOW, journal=lambda j: replace(j, automatic=counter("BTC", 6 * 10**7 - 1_999))),
         Rule.AUTOMATIC_CAP,
         bitcoin_sweep,
     ),
+    Row("sweep: a fee out of what customers are owed", Ask(chain=BITCOIN), Rule.COVERAGE, bitcoin_sweep),
 ]
 VOID_ROWS: Final = [
     *rows_of("void", void, COMMON, HEADS),
@@ -556,7 +580,13 @@ ACCEPTED: Final = [
     Row("a refill out of cold in a shortfall", Ask(**COLD, rows={"reserves": 0, "on_chain": 0}), Rule.MALFORMED),
     Row(
         "bitcoin: a refill, the statement hours old",
-        Ask(chain=BITCOIN, **COLD, statement={"time": NOW + 1000 - 43_200}, facts={"first_seen": NOW - 10**5}),
+        Ask(
+            chain=BITCOIN,
+            **COLD,
+            rows={"available": FEE},
+            statement={"time": NOW + 1000 - 43_200},
+            facts={"first_seen": NOW - 10**5},
+        ),
         Rule.MALFORMED,
     ),
     Row("into cold", Ask(to_tier=Tier.CUSTOMER_COLD, both={"purpose": "cold_sweep"}, proposer="desk"), Rule.MALFORMED),
@@ -565,7 +595,7 @@ ACCEPTED: Final = [
     Row("a roster version since", Ask(**rolled()), Rule.MALFORMED),
     Row("a freeze of somebody else", Ask(journal=frozen("customer:bob")), Rule.MALFORMED),
     Row("sweep", Ask(), Rule.MALFORMED, sweep),
-    Row("bitcoin sweep", Ask(chain=BITCOIN), Rule.MALFORMED, bitcoin_sweep),
+    Row("bitcoin sweep", Ask(chain=BITCOIN, rows=LOW), Rule.MALFORMED, bitcoin_sweep),
     Row("void", Ask(), Rule.MALFORMED, void),
     Row("void of an anchor that is bound", Ask(journal=bound(anchored(), intents=(OTHER,))), Rule.MALFORMED, void),
     Row(

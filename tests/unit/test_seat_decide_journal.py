@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from custody.rules import seat_journal
 from custody.rules.birth import check_chain
 from custody.rules.errors import InvalidInput
+from custody.rules.freezes import FREEZE_MOST
 from custody.rules.governance import Freeze, PolicyActivation, Unfreeze
 from custody.rules.payouts import DecodedPayload, PsbtPayload
 from custody.rules.refusals import Refusal, Rule
@@ -220,7 +220,7 @@ def test_fees_count_towards_the_days_cap() -> None:
 
 def test_a_sweep_counts_its_fee() -> None:
     """What nobody approved and the network takes counts towards the automatic cap."""
-    after = signed(build(Ask(chain=BITCOIN), bitcoin_sweep()))
+    after = signed(build(Ask(chain=BITCOIN, rows={"available": 0}), bitcoin_sweep()))
     assert [(entry.asset, entry.units) for entry in after.automatic] == [("BTC", 2_000)]
     assert signed(build(Ask(), sweep())).automatic == ()
 
@@ -322,7 +322,7 @@ def test_one_person_freezes_and_another_group_extends() -> None:
     assert rules(admit_freeze(one, freeze("bo", lapses=NOW + 2000), NOW + 900)) == {Rule.FREEZE_TOO_LONG}
     assert isinstance(admit_freeze(one, freeze("dee", lapses=NOW + 2000), NOW + 900), SeatJournal)
     assert rules(admit_freeze(one, freeze("mallory", lapses=NOW + 999), NOW)) >= {Rule.QUORUM_NOT_REACHED}
-    too_long = freeze("bo", lapses=NOW + seat_journal.FREEZE_MOST + 1)
+    too_long = freeze("bo", lapses=NOW + FREEZE_MOST + 1)
     assert rules(admit_freeze(journal_of(), too_long, NOW)) == {Rule.FREEZE_TOO_LONG}
 
 

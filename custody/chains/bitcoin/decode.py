@@ -7,7 +7,7 @@ is hashed again, sums are our own, and every script is derived from the certific
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from io import BytesIO
 from typing import Final
@@ -25,6 +25,7 @@ from custody.rules.certificates import WalletCertificate
 from custody.rules.errors import InvalidInput
 from custody.rules.intents import Anchor
 from custody.rules.payouts import (
+    VOID_CHANGE,
     Decoded,
     DecodedPayload,
     Leaf,
@@ -205,7 +206,7 @@ class _Outputs:
         if not self._native:
             refusals.append(Refusal(Rule.UNKNOWN_ASSET, chain=self._own.chain, want="a native asset in the registry"))
         for position, scope in enumerate(psbt.outputs):
-            found = self._void(psbt, scope) or self._leaf(scope, position)
+            found = self._leaf(scope, position)
             if isinstance(found, Leaf):
                 leaves.append(found)
             else:
@@ -215,6 +216,8 @@ class _Outputs:
         refusals += self._check_fee(fee, leaves, len(tx.serialize()))
         if refusals:
             return tuple(refusals)
+        if self._is_void(leaves):
+            leaves = [replace(leaves[0], kind=LeafKind.VOID)]
         anchor = Anchor(self._own.chain, self._around.wallet, self._inputs[0].spent.outpoint)
         return DecodedPayload(
             chain=self._own.chain,
@@ -231,12 +234,13 @@ class _Outputs:
             ),
         )
 
-    def _void(self, psbt: "PSBT", scope: "OutputScope") -> Leaf | None:
-        """The self-spend of one outpoint: one input, one output, to the very script that held the coin."""
-        alone = (len(self._inputs), len(psbt.outputs)) == (1, 1)
-        if not alone or scope.script_pubkey.data != self._inputs[0].script:
-            return None
-        return Leaf(LeafKind.VOID, self._native, scope.value, place=self._inputs[0].spent.place)
+    def _is_void(self, leaves: list[Leaf]) -> bool:
+        """The one canonical void: one input, one output, at the signing certificate's change address for voids.
+
+        The script that held the coin will not do: it may be a customer's, who would be credited the same coin again.
+        """
+        place = Place(self._own.struct_hash, CHANGE, VOID_CHANGE)
+        return len(self._inputs) == 1 and [(leaf.kind, leaf.place) for leaf in leaves] == [(LeafKind.CHANGE, place)]
 
     def _leaf(self, scope: "OutputScope", position: int) -> Leaf | Refusal:
         odd = scope.unknown or scope.redeem_script or scope.taproot_internal_key or scope.taproot_bip32_derivations
@@ -253,7 +257,8 @@ class _Outputs:
             )
         if scope.value <= 0:
             return Refusal(Rule.NOT_POSITIVE, output=position, units=scope.value)
-        if any(script == i.script for i in self._inputs):
+        held = [i.spent.place.branch for i in self._inputs if i.script == script]
+        if held and (held[0] != CHANGE or not scope.bip32_derivations):
             return Refusal(Rule.OWN_ADDRESS, output=position, to=destination, want="change at the change branch")
         if not scope.bip32_derivations and scope.witness_script is None:
             return Leaf(LeafKind.NATIVE, self._native, scope.value, destination)
@@ -271,12 +276,12 @@ class _Outputs:
             if not _holds_keys(witness, scope) or (scope.witness_script and scope.witness_script.data != witness):
                 break
             place = Place(certificate.struct_hash, *hint)
+            if hint[0] == CHANGE and hint[1] > self._around.window.change:  # of any wallet of ours: nobody watches it
+                return Refusal(Rule.CHANGE_TOO_FAR, output=position, index=hint[1], most=self._around.window.change)
             if place.certificate not in self._line:
                 return Leaf(LeafKind.NATIVE, self._native, scope.value, destination, place)
             if hint[0] != CHANGE:  # a receive index may be a customer's: change there would be credited to them
                 return Refusal(Rule.OWN_ADDRESS, output=position, to=destination, want="change at the change branch")
-            if hint[1] > self._around.window.change:
-                return Refusal(Rule.CHANGE_TOO_FAR, output=position, index=hint[1], most=self._around.window.change)
             return Leaf(LeafKind.CHANGE, self._native, scope.value, destination, place)
         return Refusal(Rule.FOREIGN_KEY, output=position, to=destination, got="key derivations of another script")
 

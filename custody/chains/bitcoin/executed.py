@@ -15,6 +15,7 @@ from custody.rules.amounts import Asset
 from custody.rules.errors import InvalidInput, Unavailable
 from custody.rules.executions import Execution, Moved, check_execution, wallet_account
 from custody.rules.intents import TransferIntent
+from custody.rules.ledger import AccountKind
 from custody.rules.origins import Executed
 from custody.rules.provenance import Holding, HoldingOf
 from custody.rules.refusals import Refusal, Refused, Rule
@@ -116,10 +117,13 @@ def _execution(tx: _Spend, asset: Asset, executed: Executed, holding_of: Holding
             raise _refused("outputs", coin.script, "an address")
         at = holding_of(coin.address)
         back = at is not None and at.wallet == ours
+        if back and at is not None and at.owner.kind is AccountKind.CUSTOMER_AVAILABLE:
+            # Change or a void at a customer's address: the watcher credited the customer the wallet's own coins.
+            raise _refused("outputs", coin.address.text, "an address of the wallet that no customer is bound to")
         (returned if back else payments).append(Moved(asset.symbol, coin.units, coin.address))
     fee = sum(coin.units for _, coin in tx.spent) - sum(coin.units for coin in tx.made)
-    # The self-spend of one outpoint, to the very script that held it.
-    void = len(tx.spent) == len(tx.made) == 1 and tx.spent[0][1].script == tx.made[0].script
+    # One outpoint back into its wallet, and nobody's there. Which change address it is, the seats saw to.
+    void = len(tx.spent) == len(returned) == 1 and not payments
     return Execution(source, tuple(payments), tuple(returned), fee, void)
 
 

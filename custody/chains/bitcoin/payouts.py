@@ -33,7 +33,7 @@ from custody.rules.payments import (
     Unknown,
     UnsignedPayout,
 )
-from custody.rules.payouts import FeeBounds, IndexWindow, PsbtPayload
+from custody.rules.payouts import VOID_CHANGE, FeeBounds, IndexWindow, PsbtPayload
 from custody.rules.refusals import Refusal, Refused, Rule, raise_if
 from custody.rules.signatures import Signed
 from custody.rules.wallets import Address, Chain
@@ -85,8 +85,8 @@ class BitcoinPayouts:
 
         Raises Refused: insufficient_balance, transaction_too_large, fee_above_bounds, fee_above_intents_maximum.
         """
-        targets, node = self._targets(payments), self._wallet(certificate)
-        free = [coin for coin in node.coins(self._confirmations) if coin.outpoint not in set(taken)]
+        targets, node, used = self._targets(payments), self._wallet(certificate), set(taken)
+        free = [coin for coin in node.coins(self._confirmations) if self._is_ours(coin) and coin.outpoint not in used]
         rate, paid = fee_rate(self._rpc, self._fees.rate), sum(payment.units for payment in payments)
 
         def most(vbytes: int) -> int:
@@ -97,9 +97,8 @@ class BitcoinPayouts:
             raise Refused([found])
         self._shares(found, payments)
         outpoints = tuple(coin.outpoint for coin in found.coins)
-        return Reservation(
-            Anchor(certificate.chain, wallet, outpoints[0]), outpoints, node.next_change(self._window.change)
-        )
+        change = node.next_change(self._window.change, outpoints[0])
+        return Reservation(Anchor(certificate.chain, wallet, outpoints[0]), outpoints, change)
 
     def build(
         self,
@@ -135,8 +134,9 @@ class BitcoinPayouts:
         return self._unsigned(certificate, reservation.anchor, coins, targets, told, settled)
 
     def void(self, certificate: WalletCertificate, anchor: Anchor, outbid: int = 0) -> UnsignedPayout:
-        """The anchor alone, back to the very script that holds it.
+        """The anchor alone, to the wallet's one change address for voids.
 
+        Not to the script that holds it: that may be a customer's, who would be credited the same coin again.
         The fee is above `outbid` by what a node wants for relaying a replacement (BIP-125, rule 4), within the bounds.
         """
         coin, raw = self._wallet(certificate).coin(anchor.reference, self._confirmations)
@@ -146,9 +146,9 @@ class BitcoinPayouts:
         most = self._fees.most(coin.units, size)
         if fee > most:
             raise Refused([Refusal(Rule.FEE_TOO_HIGH, fee=fee, most=most, paid=coin.units, vbytes=size)])
-        script = script_pubkey(derive_address(certificate, coin.branch, coin.index))
-        settled = Selection((coin,), 0, fee, size)
-        return self._unsigned(certificate, anchor, [(coin, raw)], [Target(coin.units - fee, script)], (), settled)
+        script = script_pubkey(change_address(certificate, VOID_CHANGE))
+        back = Target(coin.units - fee, script, certificate, CHANGE, VOID_CHANGE)
+        return self._unsigned(certificate, anchor, [(coin, raw)], [back], (), Selection((coin,), 0, fee, size))
 
     def combine(
         self, certificate: WalletCertificate, unsigned: UnsignedPayout, signatures: Sequence[SeatSignatures]
@@ -201,6 +201,10 @@ class BitcoinPayouts:
         if known is None:
             known = self._watched[certificate.struct_hash] = WatchedWallet(self._rpc, certificate)
         return known
+
+    def _is_ours(self, coin: Coin) -> bool:
+        """Not at a change index that nobody else watches: whoever knows the descriptor could pay one there to wedge the books."""
+        return coin.branch != CHANGE or coin.index <= self._window.change
 
     def _targets(self, payments: Sequence[Payment]) -> list[Target]:
         if not payments:

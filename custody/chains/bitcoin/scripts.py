@@ -27,7 +27,7 @@ from custody.rules.wallets import Address, Chain
 RECEIVE: Final = 0
 CHANGE: Final = 1
 INDEX_WINDOW: Final = 1_000
-"""How far beyond the highest index in use a node watches and a decoder looks for change."""
+"""Indices of each branch that a node watches: more than anybody pays change to (`rules.payouts.CHANGE_WINDOW`)."""
 MAX_KEYS: Final = 15
 """Seats of one wallet. Consensus allows 20 in P2WSH; signing devices and other wallets stop at 15."""
 

@@ -75,14 +75,19 @@ class WatchedWallet:
         told = as_object(self._call("gettransaction", txid.hex()), "gettransaction")
         return as_int(told.get("confirmations"), "confirmations") > 0
 
-    def next_change(self, last: int) -> int:
-        """The lowest change index that the node has seen no use of; the last one of the window where all were used."""
+    def next_change(self, last: int, anchor: str) -> int:
+        """The lowest change index that the node has seen no use of; where all up to `last` were used, one of them again.
+
+        Which one follows from the anchor alone, so that reuse is spread and every variant says the same.
+        """
+        txid, vout = read_outpoint(anchor)
         answer = as_object(self._call("listdescriptors"), "listdescriptors")
         wanted = branch_descriptor(self._certificate, CHANGE)
         for item in as_list(answer.get("descriptors"), "listdescriptors"):
             row = as_object(item, "listdescriptors")
             if row.get("desc") == wanted:
-                return min(as_int(row.get("next_index"), "next_index"), last)
+                unused = as_int(row.get("next_index"), "next_index")
+                return unused if unused <= last else (int.from_bytes(txid) + vout) % (last + 1)
         raise Unavailable("bitcoind", f"its wallet {self._name} does not watch the change branch")
 
     def fate(self, envelope: Envelope) -> Followed:
