@@ -1,53 +1,29 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Puts a deployment together from its settings: the one place that composes policy, store and chains.
+"""Puts a deployment together from its settings: policy, store and chains, for every process but the web's (custody/composing.py).
 
 Genesis comes from a file of the home folder, never from the database, and everything mirrored is verified against it.
 """
 
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Final
 
 from custody.chains.addresses import ChainDeriver
 from custody.chains.views import open_view
+from custody.composing import GENESIS, check_activation, read_genesis, wall_clock
 from custody.flows.inventory import Inventory, InventoryReader, Wallet
 from custody.flows.mirror import ACTIVATION, BUNDLE, CERTIFICATE, ROSTER, certificates_from, rosters_from
-from custody.flows.ports import ChainView, Store, UnitOfWork
+from custody.flows.ports import ChainView, Store
 from custody.rules.certificates import WalletCertificate
 from custody.rules.errors import InvalidInput
 from custody.rules.governance import PolicyActivation
-from custody.rules.refusals import Refusal, Rule, raise_if
+from custody.rules.refusals import Rule, raise_if
 from custody.rules.roster import Roster
 from custody.rules.signatures import Signed
-from custody.rules.typed import ZERO32
 from custody.rules.wallets import Chain, Tier
 from custody.settings import NodeSettings, Settings
 from custody.store import open_store
-from policies import activation
 from policies.bundle import Bundle, load
-
-GENESIS: Final = "genesis"
-
-
-def wall_clock() -> int:
-    """Seconds since 1970 by this machine."""
-    return int(time.time())
-
-
-def read_genesis(home: Path) -> bytes:
-    """The 32 bytes that this home was born with; raises InvalidInput before birth."""
-    try:
-        raw = bytes.fromhex((home / GENESIS).read_text(encoding="ascii").strip().removeprefix("0x"))
-    except (OSError, ValueError) as error:
-        raise InvalidInput(
-            "genesis", Rule.WRONG_GENESIS, "no genesis in the home folder", "run `bulkhead init`"
-        ) from error
-    if len(raw) != 32:
-        raise InvalidInput("genesis", Rule.WRONG_GENESIS, f"{len(raw)} bytes", "32 bytes in hex")
-    return raw
 
 
 @dataclass(frozen=True)
@@ -127,18 +103,18 @@ class Deployment:
         return found
 
 
-def check_activation(bundle: Bundle, work: UnitOfWork, roster: Roster, now: int) -> Iterator[Refusal]:
-    """Whether policy owners put exactly this bundle in force; the mirror's row is worth what its signatures are."""
-    document = work.documents.get(ACTIVATION, bundle.hash.hex())
-    if document is None:
-        yield Refusal(Rule.SIGNATURE_MISSING, document="PolicyActivation", bundle=bundle.hash.hex())
-    else:
-        yield from activation.check(Signed.from_json(PolicyActivation, document), bundle, ZERO32, roster, now)
-
-
 def open_deployment(home: Path, *, read_only: bool = False) -> Deployment:
     """Open the deployment of a home folder."""
     return Deployment(Settings.load(home), read_only)
 
 
-__all__ = ["ACTIVATION", "BUNDLE", "Deployment", "open_deployment", "read_genesis", "wall_clock"]
+__all__ = [
+    "ACTIVATION",
+    "BUNDLE",
+    "GENESIS",
+    "Deployment",
+    "check_activation",
+    "open_deployment",
+    "read_genesis",
+    "wall_clock",
+]

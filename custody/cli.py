@@ -39,6 +39,8 @@ HELP: Final = {
     "transfers": "Every transfer, where it stands, and for whom or what it waits.",
     "approve": "See in plain words what a transfer would move, and approve exactly that with your own key.",
     "reject": "Say no to a transfer, with the reason; the initiator's own no cancels it.",
+    "freeze": "Stop a wallet, a customer, a chain or everything for hours, at every seat, by your own key.",
+    "unfreeze": "End a freeze early: list, draft, and carry what a quorum signed.",
     "payout": "Carry a payout to cold seats and their signatures back; void an anchor that must die.",
     "deriver": "The deriver: the process that derives addresses for the API, with no key and no node.",
     "api": "The REST API of the backend and the treasury: signed requests in, proposals and evidence out.",

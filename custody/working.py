@@ -8,89 +8,38 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from custody.attestor import RemoteAttestor
-from custody.bootstrap import Deployment, read_genesis, wall_clock
+from custody.bootstrap import Deployment
 from custody.chains.addresses import ChainDeriver
 from custody.chains.payloads import decode
 from custody.chains.payouts import open_payouts
 from custody.chains.views import open_view
-from custody.flows.inventory import InventoryReader
-from custody.flows.kernel import Kernel
-from custody.flows.mirror import ROSTER, rosters_from
-from custody.flows.ports import ChainView, Clock, PayoutChain, UnitOfWork
-from custody.flows.prices import MirrorPrices
+from custody.composing import MirrorKernel, read_genesis
+from custody.flows.ports import ChainView, Clock, PayoutChain
 from custody.flows.worker import Line, Pace, Parts, StepReport, step
 from custody.parts import attestor, relayer, seats
 from custody.rules.errors import InvalidInput, Unavailable
 from custody.rules.refusals import Refused
-from custody.rules.roster import Roster
-from custody.rules.seat_request import Policies
-from custody.rules.wallets import Address, Chain
-from custody.seating import in_force
+from custody.rules.wallets import Chain
 
 log: Final = logging.getLogger("custody.working")
 
-BITCOIN_MAXIMUM_FEE: Final = 50_000
-"""Satoshi that one intent may cost its wallet; what counts is the number in each intent, which people approved."""
 POLL: Final = 1.0
 _LONGEST: Final = 30.0
 _STEPS: Final = 20
 """Steps of `--once`: enough for a transfer to come from the queue to where only blocks or people move it."""
 
 
-class NobodyListed:
-    """Implements `Screening` while there is no signed registry of related parties and sanctions; the attestor does the same."""
-
-    def is_related(self, account: str, address: Address) -> bool:  # noqa: ARG002  # the port's
-        """See `Screening`."""
-        return False
-
-    def is_sanctioned(self, address: Address) -> bool:  # noqa: ARG002  # the port's
-        """See `Screening`."""
-        return False
-
-
-class KernelReader:
-    """What transfers are judged by, read afresh and verified from the home's genesis on; the same object while nothing changed."""
+class KernelReader(MirrorKernel):
+    """What transfers are judged by in one deployment: addresses are derived here, and the attestor tells the time."""
 
     def __init__(self, deployment: Deployment) -> None:
-        self._deployment, self._store = deployment, deployment.store
-        self._genesis = read_genesis(deployment.settings.home)
-        self._reader = InventoryReader(ChainDeriver())
-        self._prices = MirrorPrices(self._store, lambda: self.rosters()[-1])
-        self._documents: object = None
-        self._rosters: tuple[Roster, ...] = ()
-
-    def rosters(self) -> tuple[Roster, ...]:
-        """Every roster that is or was in force, oldest first."""
-        documents = self._store.read(lambda work: work.documents.all(ROSTER))
-        if documents != self._documents or len(self._rosters) != len(documents):  # or one is still to come into force
-            self._rosters = rosters_from(documents, self._genesis, wall_clock())
-            self._documents = documents
-        return self._rosters
-
-    def clock(self) -> int:
-        """Seconds since 1970: the statement's time where genesis declares that for a devnet (TRUST.md), else this machine's."""
-        if self.rosters()[-1].version.clock != "statement":
-            return wall_clock()
-        told = attestor_time(self._deployment)
-        return max(told, wall_clock())
-
-    def __call__(self) -> Kernel:
-        """The kernel as of now. Raises Refused where the bundle on disk is not the one in force."""
-        rosters, bundle = self.rosters(), self._deployment.bundle
-        _ = self._deployment.activated
-
-        def read(work: UnitOfWork) -> Kernel:
-            inventory = self._reader.read(work, rosters[-1])
-            maximum = {chain: 0 if chain.is_evm else BITCOIN_MAXIMUM_FEE for chain in bundle.assets.chains}
-            policies = Policies(in_force(bundle), {})
-            return Kernel(rosters, inventory, policies, ChainDeriver(), self._prices, NobodyListed(), maximum)
-
-        return self._store.read(read)
+        home, bundle, told = deployment.settings.home, deployment.bundle, partial(attestor_time, deployment)
+        super().__init__(deployment.store, read_genesis(home), bundle, ChainDeriver(), told)
 
 
 def attestor_time(deployment: Deployment) -> int:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""`bulkhead ledger verify | entries | settle | manual`."""
+"""`bulkhead ledger verify | entries | settle | manual | grant-reader`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -104,3 +104,23 @@ def manual(
     document = Signed(signed.message, signed.signatures)
     recorded = record_manual(deployment.store, deployment.roster, document, deployment.bundle.assets, wall_clock())
     out.print(f"recorded at position {recorded.position}", markup=False)
+
+
+@app.command("grant-reader")
+def grant_reader(
+    role: Annotated[str, typer.Argument(help="The database role that the attestor will log in as.")],
+    home_option: Home = None,
+) -> None:
+    """Leave a PostgreSQL role with SELECT on the ledger and nothing else, for the attestor; made where there is none.
+
+    Run as the database's owner. How the role logs in stays the operator's to say. SQLite has no roles: there the attestor opens the
+    file read-only by itself.
+    """
+    from custody.settings import Settings
+    from custody.store import grant_reader as grant
+
+    settings = Settings.load(home(home_option))
+    grant(settings.database, role)
+    out.print(f"{role} may read the ledger and change nothing", markup=False)
+    if not settings.attestor_database:
+        out.print('name its login in bulkhead.json: "attestor_database"', markup=False)

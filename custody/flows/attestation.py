@@ -15,7 +15,7 @@ from typing import Final
 from custody.flows.attesting_payouts import Asking, Ground, consumed, flown
 from custody.flows.history import History
 from custody.flows.inventory import GAP, Inventory, InventoryReader, check_derived
-from custody.flows.mirror import ROSTER, rosters_from
+from custody.flows.mirror import ROSTER, rosters_from, upcoming
 from custody.flows.panel import Panel, VouchedPanel
 from custody.flows.ports import AddressDeriver, AttestorMemory, ChainView, Clock, Prices, Screening, Store, UnitOfWork
 from custody.flows.prices import PriceReader
@@ -87,7 +87,6 @@ class Attestor:
             (None, ()),
             (),
         )
-        self._heads: dict[str, SeatPosition] = {}
         self._last_time = 0
         if in_force.policy not in in_force.schedules:
             raise InvalidInput("policy", Rule.MALFORMED, in_force.policy.hex(), "a bundle whose fee schedule is given")
@@ -158,12 +157,24 @@ class Attestor:
         if (pinned, documents) != known or len(rosters) != len(
             documents
         ):  # or one of them was still to come into force
-            rosters = rosters_from(documents, pinned.message.struct_hash, self.now())
+            rosters = self._seen_long_enough(rosters_from(documents, pinned.message.struct_hash, self.now()))
+            for version in upcoming(documents, rosters[-1], self.now()):
+                self._memory.first_sight(version.struct_hash, self.now())
             self._verified = (pinned, documents), rosters
         newest = rosters[-1].version
         raise_if(self._check_named(newest))
         self._memory.see_roster(newest.version, newest.struct_hash)
         return rosters
+
+    def _seen_long_enough(self, rosters: Sequence[Roster]) -> tuple[Roster, ...]:
+        """Versions whose predecessor's delay has passed since this attestor first saw them, whatever time they name themselves."""
+        found = [rosters[0]]
+        for roster in rosters[1:]:
+            seen = self._memory.first_sight(roster.version.struct_hash, self.now())
+            if self.now() < seen + found[-1].version.delay:
+                break
+            found.append(roster)
+        return tuple(found)
 
     # time
 
@@ -389,16 +400,17 @@ class Attestor:
         )
 
     def _seat_positions(self, roster: Roster) -> Iterator[SeatPosition]:
-        """The newest signed head of each seat; one that runs back keeps what was seen before."""
+        """The newest signed head of each seat of the roster, durable before it is told; one that runs back changes nothing.
+
+        What no seat signed says nothing: if it were refused, one hostile seat would stop every statement, and with it every payout.
+        """
+        told = []
         for signed in self._seat_heads():
             head = signed.message
             seat = roster.seats.get(head.seat)
-            if seat is None or seat.identity not in signed.signers(roster.domain):
-                raise Refused([Refusal(Rule.SIGNATURE_INVALID, document="SeatHead", signer=head.seat)])
-            known = self._heads.get(head.seat)
-            if known is None or head.position > known.position:
-                self._heads[head.seat] = SeatPosition(head.seat, head.position, head.head)
-        yield from (self._heads[name] for name in sorted(self._heads))
+            if seat is not None and seat.identity in signed.signers(roster.domain):
+                told.append(SeatPosition(head.seat, head.position, head.head))
+        yield from (known for known in self._memory.see_heads(told) if known.seat in roster.seats)
 
 
 def _check_heights(finals: Mapping[Chain, BlockRef], least: Mapping[str, int]) -> Iterator[Refusal]:

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """What transfers are judged by outside a seat: verified rosters and wallets, the policies in force, and the world's few words."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from custody.flows.inventory import Inventory, Wallet
 from custody.flows.ports import AddressDeriver, Prices, PriceSource, Screening
 from custody.rules.amounts import Assets
 from custody.rules.governance import Freeze
+from custody.rules.intents import TransferIntent
+from custody.rules.refusals import Refusal, Rule
 from custody.rules.roster import Roster
 from custody.rules.seat_request import BundleInForce, Policies
 from custody.rules.wallets import Address, Chain, Tier
@@ -60,6 +62,12 @@ class Kernel:
         """A freeze in force that covers one of these scopes."""
         return next((f for f in self.freezes if f.from_time <= now < f.lapses and f.scope in scopes | {"all"}), None)
 
+    def freeze_of(self, intent: TransferIntent, now: int) -> Freeze | None:
+        """A freeze in force of an intent's account, chain or wallet."""
+        wallet = intent.wallet.hex()
+        scopes = {intent.account, f"chain:{intent.chain}", f"wallet:{wallet}", f"wallet:0x{wallet}"}
+        return self.frozen(scopes, now)
+
 
 @dataclass(frozen=True, slots=True)
 class Outside:
@@ -74,3 +82,13 @@ def ask_outside(kernel: Kernel, account: str, destination: Address, now: int) ->
     """Prices, and what the lists say of an account and a destination. Raises Unavailable: unknown is never a value."""
     related = kernel.screening.is_related(account, destination)
     return Outside(kernel.prices.fresh(now), related, kernel.screening.is_sanctioned(destination))
+
+
+def check_fee(kernel: Kernel, intent: TransferIntent) -> Iterator[Refusal]:
+    """An intent allows the network no more than this deployment does on its chain: whoever made it cannot burn coins as a fee.
+
+    Seats hold to bounds of their own (`rules.payouts.FeeBounds`); this is refused before anybody is asked.
+    """
+    most = next((units for chain, units in kernel.maximum_fee.items() if chain.name == intent.chain), 0)
+    if intent.maximum_fee > most:
+        yield Refusal(Rule.MAXIMUM_FEE, field="maximum_fee", got=intent.maximum_fee, most=most)

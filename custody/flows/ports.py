@@ -34,7 +34,7 @@ from custody.rules.refusals import Refusal
 from custody.rules.roster import RosterVersion
 from custody.rules.seat_request import Request
 from custody.rules.signatures import Key, Signature, Signed
-from custody.rules.statements import SafeState, Statement
+from custody.rules.statements import SafeState, SeatPosition, Statement
 from custody.rules.transfers import Permit, Reserved, Status, SubStatus, Transfer
 from custody.rules.wallets import Address, Chain
 
@@ -619,6 +619,10 @@ class AttestorMemory(Protocol):
 
     def extend(self, old: JournalHead, new: JournalHead) -> None:
         """Vouch for a longer history. Raises Refused(HISTORY_CHANGED) where `old` is not what was vouched for."""
+        ...
+
+    def see_heads(self, heads: Collection[SeatPosition]) -> Sequence[SeatPosition]:
+        """Note the newest head of each seat, never a lower one than was seen; gives every one known, by the seats' names."""
         ...
 
     def attest(self, payout: Sequence[Attested]) -> None:

@@ -14,7 +14,15 @@ from typing import Any, Final, Self
 from custody.rules.certificates import SeatHead, WalletCertificate, WalletKey, check_succession
 from custody.rules.errors import InvalidInput
 from custody.rules.refusals import Refusal, Rule
-from custody.rules.roster import Roster, RosterVersion, check_genesis, check_lineage, check_successor, check_version
+from custody.rules.roster import (
+    Roster,
+    RosterVersion,
+    check_agreed,
+    check_genesis,
+    check_lineage,
+    check_successor,
+    check_version,
+)
 from custody.rules.signatures import Key, Signed
 from custody.rules.typed import ZERO32, Bytes32, Domain, Struct, Uint64
 
@@ -29,6 +37,7 @@ class RecordKind(StrEnum):
 
     ROSTER_SIGNED = "roster_signed"
     PINNED = "pinned"
+    ROSTER_SEEN = "roster_seen"
     ROSTER_ADMITTED = "roster_admitted"
     WALLET_KEY = "wallet_key"
     CERTIFICATE = "certificate"
@@ -49,8 +58,9 @@ class SeatRecord(Struct):
 class SeatState:
     """Everything a seat remembers. `genesis` is zero and `roster` None until it has pinned.
 
-    `drafts` are roster versions it signed that have not taken force; `certificates` stand in the order of acceptance;
-    `head` is the hash of the journal's newest record; `time` (seconds since 1970) never runs back.
+    `drafts` are roster versions it signed that have not taken force; `seen` the successors that a quorum signed, with the time
+    at which this seat first saw each; `certificates` stand in the order of acceptance; `head` is the hash of the journal's
+    newest record; `time` (seconds since 1970) never runs back.
     """
 
     seat: str
@@ -62,6 +72,7 @@ class SeatState:
     position: int = 0
     head: bytes = ZERO32
     time: int = 0
+    seen: tuple[tuple[bytes, int], ...] = ()
 
     @property
     def pinned(self) -> Roster | None:
@@ -95,6 +106,7 @@ class SeatState:
             "position": str(self.position),
             "head": "0x" + self.head.hex(),
             "time": str(self.time),
+            "seen": [["0x" + digest.hex(), str(time)] for digest, time in self.seen],
         }
 
     @classmethod
@@ -113,6 +125,9 @@ class SeatState:
                 position=int(data["position"]),
                 head=_digest(data["head"]),
                 time=int(data["time"]),
+                seen=tuple(
+                    (_digest(digest), int(time)) for digest, time in data.get("seen", ())
+                ),  # none: the delay begins
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidInput("seat state", Rule.MALFORMED, repr(error), "what to_json wrote") from error
@@ -176,17 +191,35 @@ def pin(state: SeatState, signed: Signed[RosterVersion], own: Key, now: int) -> 
 
 
 def admit_roster(state: SeatState, signed: Signed[RosterVersion], now: int) -> Outcome:
-    """Take the next version, by the quorum of the old and of the new; an older one is refused for ever (a replay)."""
-    pinned, new = state.pinned, signed.message
+    """Take the next version, by the quorum of the old and of the new; an older one is refused for ever (a replay).
+
+    The old one's delay counts from when this seat first saw the new one, so that nobody who has a quorum's keys can put a roster in
+    force before the others could see it. Handed in for the first time it is only noted: `check_in_force` says from when it counts.
+    """
+    pinned, new, time = state.pinned, signed.message, max(now, state.time)
     if pinned is None:
         return (_not_pinned(state),)
-    if new.struct_hash == pinned.version.struct_hash:
+    digest = new.struct_hash
+    if digest == pinned.version.struct_hash:
         return Step(state, None)
     if new.version <= pinned.version.version:
         return (Refusal(Rule.ROSTER_OLDER, version=new.version, pinned=pinned.version.version),)
-    refusals = check_successor(pinned, signed, max(now, state.time))
-    after = replace(state, roster=signed, drafts=())
-    return _step(after, RecordKind.ROSTER_ADMITTED, new.struct_hash, now, refusals)
+    known = dict(state.seen)
+    if digest not in known and pinned.version.delay > 0:
+        noted = replace(state, seen=(*state.seen, (digest, time)))
+        return _step(noted, RecordKind.ROSTER_SEEN, digest, now, check_agreed(pinned, signed, time))
+    refusals = check_successor(pinned, signed, time, known.get(digest, time))
+    after = replace(state, roster=signed, drafts=(), seen=())
+    return _step(after, RecordKind.ROSTER_ADMITTED, digest, now, refusals)
+
+
+def check_in_force(state: SeatState, version: RosterVersion) -> Iterator[Refusal]:
+    """Whether a version that was handed in is the one that this seat goes by now; if not, from when it may be."""
+    pinned = state.pinned
+    if pinned is not None and pinned.version.struct_hash != version.struct_hash:
+        seen = dict(state.seen).get(version.struct_hash, state.time)
+        earliest = max(version.not_before, seen + pinned.version.delay)
+        yield Refusal(Rule.TOO_EARLY, version=version.version, seen=seen, not_before=earliest, now=state.time)
 
 
 def check_key_request(state: SeatState, label: str, chain: str) -> Iterator[Refusal]:

@@ -109,11 +109,12 @@ class RosterVersion(Struct):
 
 
 class Roster:
-    """A verified version with its look-ups; make one only through `open_genesis` or `open_successor`."""
+    """A verified version with its look-ups; `earlier` are the verified versions before it, oldest first, where they are known."""
 
-    def __init__(self, signed: Signed[RosterVersion], genesis: bytes) -> None:
+    def __init__(self, signed: Signed[RosterVersion], genesis: bytes, earlier: tuple["Roster", ...] = ()) -> None:
         self.signed = signed
         self.version = signed.message
+        self.earlier = earlier
         self.domain = Domain(genesis)
 
     @cached_property
@@ -281,15 +282,25 @@ def check_lineage(old: Roster, new: RosterVersion) -> Iterator[Refusal]:
         yield Refusal(Rule.NOT_SUCCESSOR, field="clock or chains", got=new.clock, want=old.version.clock)
 
 
-def check_successor(old: Roster, signed: Signed[RosterVersion], now: int) -> Iterator[Refusal]:
-    """A next version: names its predecessor, quorum of the old and of the new, in force only after the old one's delay.
-
-    Keeps the clock and every chain; a chain may be added.
-    """
+def check_agreed(old: Roster, signed: Signed[RosterVersion], now: int) -> Iterator[Refusal]:
+    """A next version but for its time: it follows, names a time after the old one's delay, and both quorums signed it."""
     new = signed.message
     yield from check_lineage(old, new)
-    if now < new.not_before or new.not_before < old.version.not_before + old.version.delay:
+    if new.not_before < old.version.not_before + old.version.delay:
         yield Refusal(Rule.TOO_EARLY, not_before=new.not_before, delay=old.version.delay, now=now)
     yield from old.check_quorum(signed, old.version.thresholds.roster, None, now)
     joined = Roster(signed, old.domain.genesis)
     yield from joined.check_quorum(signed, new.thresholds.roster, None, now)
+
+
+def check_successor(old: Roster, signed: Signed[RosterVersion], now: int, seen: int | None = None) -> Iterator[Refusal]:
+    """A next version: names its predecessor, quorum of the old and of the new, in force only after the old one's delay.
+
+    Keeps the clock and every chain; a chain may be added. `seen` is when whoever asks first saw it, which the delay counts from: a
+    seat and the attestor know that by themselves, a reader of the mirror does not.
+    """
+    new = signed.message
+    yield from check_agreed(old, signed, now)
+    earliest = new.not_before if seen is None else max(new.not_before, seen + old.version.delay)
+    if now < earliest:
+        yield Refusal(Rule.TOO_EARLY, not_before=earliest, delay=old.version.delay, now=now)

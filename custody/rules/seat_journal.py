@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 
 from custody.rules.birth import SeatRecord, SeatState
 from custody.rules.errors import InvalidInput
+from custody.rules.freezes import check_extension, check_freeze, check_unfreeze, is_recent
 from custody.rules.governance import Freeze, PolicyActivation, Unfreeze
 from custody.rules.intents import Anchor
 from custody.rules.refusals import Refusal, Rule
@@ -20,8 +21,6 @@ from custody.rules.signatures import Signed
 from custody.rules.typed import ZERO32, Bytes32, Struct, Uint64, Uint256
 
 DAY: Final = 86_400
-FREEZE_MOST: Final = DAY
-"""Seconds that one freeze may last; another group extends it (TRUST.md, "Stricter only")."""
 HEADS_KEPT: Final = 512
 """Own heads remembered, to compare with the one that the attestor knows."""
 REQUESTS_KEPT: Final = 64
@@ -251,28 +250,17 @@ def admit_policy(journal: SeatJournal, signed: Signed[PolicyActivation], now: in
 
 
 def admit_freeze(journal: SeatJournal, signed: Signed[Freeze], now: int) -> Learned:
-    """Take a freeze that one person signed. It lapses within a day; who extends it stands in a group that has not yet frozen.
-
-    Otherwise one person could stop a deployment for ever, one day at a time.
-    """
+    """Take a freeze that one person signed. It lapses within a day; who extends it stands in a group that has not yet frozen."""
     roster, freeze = journal.roster, signed.message
     if roster is None:
         return (Refusal(Rule.NOT_PINNED, seat=journal.state.seat, want="genesis pinned first"),)
     if freeze in [known.message for known in journal.freezes]:
         return journal
     time = max(now, journal.state.time)
-    refusals: list[Refusal] = []
-    if not freeze.from_time < freeze.lapses <= min(freeze.from_time, time) + FREEZE_MOST or freeze.lapses <= time:
-        refusals.append(Refusal(Rule.FREEZE_TOO_LONG, from_time=freeze.from_time, lapses=freeze.lapses, now=time))
-    refusals += roster.check_quorum(signed, 1, None, time)
-    groups = _groups(roster, signed, time)
-    recent = [f for f in journal.freezes if f.message.scope == freeze.scope and f.message.lapses + FREEZE_MOST > time]
-    before = {group for known in recent for group in _groups(roster, known, time)}
-    if recent and not groups - before:
-        refusals.append(Refusal(Rule.FREEZE_TOO_LONG, scope=freeze.scope, groups=sorted(groups), want="another group"))
+    refusals = (*check_freeze(signed, roster, time), *check_extension(signed, journal.freezes, roster, time))
     if refusals:
-        return tuple(refusals)
-    kept = tuple(f for f in journal.freezes if f.message.lapses + FREEZE_MOST > time)
+        return refusals
+    kept = tuple(known for known in journal.freezes if is_recent(known, time))
     after = journal._recorded(SigningKind.FROZEN, freeze.struct_hash, now)  # noqa: SLF001
     return replace(after, freezes=(*kept, signed))
 
@@ -286,12 +274,8 @@ def admit_unfreeze(journal: SeatJournal, signed: Signed[Unfreeze], now: int) -> 
     frozen = next((f.message for f in journal.freezes if f.message.struct_hash == unfreeze.freeze), None)
     if frozen is None:
         return (Refusal(Rule.NOT_SUCCESSOR, freeze=unfreeze.freeze.hex(), want="a freeze that this seat knows"),)
-    earliest = max(unfreeze.not_before, frozen.from_time + roster.version.delay)
-    refusals = [*roster.check_quorum(signed, roster.version.thresholds.unfreeze, None, time)]
-    if time < earliest:
-        refusals.append(Refusal(Rule.TOO_EARLY, not_before=earliest, now=time))
-    if refusals:
-        return tuple(refusals)
+    if refusals := (*check_unfreeze(signed, frozen, roster, time),):
+        return refusals
     after = journal._recorded(SigningKind.UNFROZEN, unfreeze.struct_hash, now)  # noqa: SLF001
     return replace(after, freezes=tuple(f for f in journal.freezes if f.message != frozen))
 
@@ -314,11 +298,6 @@ def _together(entries: Iterable[Counter], grain: int) -> tuple[Counter, ...]:
         at = -(-entry.time // grain) * grain, entry.asset
         found[at] = found.get(at, 0) + entry.units
     return tuple(Counter(time, asset, units) for (time, asset), units in found.items())
-
-
-def _groups(roster: Roster, signed: Signed[Freeze], now: int) -> set[str]:
-    people = roster.people_who_signed(signed, now)
-    return {group for person in roster.version.people if person.id in people for group in person.groups}
 
 
 def _counters(rows: Iterable[Any]) -> tuple[Counter, ...]:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Everything the attestor remembers: its promises (attestor_key.py), genesis, the newest roster, payouts, first sights, its clock."""
+"""Everything the attestor remembers: its promises (attestor_key.py), genesis, roster, seats' heads, payouts, first sights, its clock."""
 
-from collections.abc import Collection, Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -10,16 +11,19 @@ from custody.rules.in_flight import DAY, Attested, Flight
 from custody.rules.refusals import Refusal, Refused, Rule, raise_if
 from custody.rules.roster import RosterVersion
 from custody.rules.signatures import Signed
+from custody.rules.statements import SeatPosition
 from custody.vault.attestor_key import AttestorVault
 from custody.vault.storage import CasConflict, Vault
 
 _GENESIS: Final = "genesis"
 _ROSTER: Final = "roster"
+_HEADS: Final = "heads"
 _CLOCK: Final = "clock"
 _PAYOUTS: Final = "payouts"
 _FLIGHTS: Final = "flights"
 _SEEN: Final = "seen"
 _TRIES: Final = 5
+_HEAD: Final = re.compile("[0-9a-f]{64}")
 
 
 class VaultMemory(AttestorVault):
@@ -59,6 +63,27 @@ class VaultMemory(AttestorVault):
             self._documents.write(_ROSTER, {"version": str(version), "digest": digest.hex()}, cas=at)
         except CasConflict as error:
             raise Unavailable("attestor's vault", "another process saw a roster meanwhile") from error
+
+    def see_heads(self, heads: Collection[SeatPosition]) -> Sequence[SeatPosition]:
+        """Note the newest head of each seat: one that ran back, or another at the same position, keeps what was seen first.
+
+        A cold seat is silent between ceremonies. Forgotten at a restart, its head would be missing from the statement that the
+        next ceremony brings, and a seat restored from an old copy could not be told from itself.
+        """
+        stored, at = self._documents.read(_HEADS)
+        known = dict(_positions(stored or {}))
+        newest = dict(known)
+        for head in heads:
+            seen = newest.get(head.seat)
+            if seen is None or head.position > seen.position:
+                newest[head.seat] = head
+        if newest != known:
+            body = {name: f"{head.position}:{head.head.hex()}" for name, head in sorted(newest.items())}
+            try:
+                self._documents.write(_HEADS, body, cas=at)
+            except CasConflict as error:
+                raise Unavailable("attestor's vault", "another process saw heads meanwhile") from error
+        return [newest[name] for name in sorted(newest)]
 
     # payouts
 
@@ -165,6 +190,15 @@ def _bound_elsewhere(payout: Sequence[Attested], known: Sequence[Attested | None
                 "wallet": stored.anchor.wallet.hex(),
             }
             yield Refusal(Rule.INTENT_BOUND, intent=asked.digest.hex(), **told)
+
+
+def _positions(stored: Mapping[str, object]) -> Iterator[tuple[str, SeatPosition]]:
+    """Heads by seat; raises InvalidInput on a damaged document, which is never an empty one."""
+    for name, value in stored.items():
+        position, _, head = str(value).partition(":")
+        if not position.isdecimal() or _HEAD.fullmatch(head) is None:
+            raise InvalidInput(f"{_HEADS}.{name}", Rule.MALFORMED, repr(value), "position:head")
+        yield name, SeatPosition(name, int(position), bytes.fromhex(head))
 
 
 def _whole_number(stored: object, name: str, where: str) -> int:

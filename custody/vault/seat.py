@@ -89,8 +89,9 @@ class SeatHost:
         self._move(lambda state, now: birth.pin(state, signed, own, now))
 
     def admit_roster(self, signed: Signed[RosterVersion]) -> None:
-        """Take the roster's next version. Raises Refused."""
-        self._move(lambda state, now: birth.admit_roster(state, signed, now))
+        """Take the roster's next version; raises Refused. The first time it is noted, and too_early says from when it counts."""
+        state = self._move(lambda state, now: birth.admit_roster(state, signed, now))
+        raise_if(birth.check_in_force(state, signed.message))
 
     def make_wallet_key(self, label: str, chain: Chain) -> SeatKey:
         """The one key for a label and chain with this seat's word for it; made on the first call. Raises Refused."""
@@ -127,7 +128,16 @@ class SeatHost:
 
     def freeze(self, signed: Signed[Freeze]) -> Signed[SeatHead]:
         """Take a freeze that one person signed. Raises Refused."""
-        return self._learn(lambda journal, now: seat_journal.admit_freeze(journal, signed, now), signed, share=2)
+
+        def learn(journal: SeatJournal, now: int) -> Learned:
+            roster = journal.roster
+            if roster is not None and roster.version.clock == "statement":
+                now = max(
+                    now, signed.message.from_time
+                )  # it travels without a statement that could tell a devnet's time
+            return seat_journal.admit_freeze(journal, signed, now)
+
+        return self._learn(learn, signed, share=2)
 
     def unfreeze(self, signed: Signed[Unfreeze]) -> Signed[SeatHead]:
         """End a freeze early, by quorum and after its delay. Raises Refused where it is not known here, or ended already."""

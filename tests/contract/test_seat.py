@@ -90,7 +90,7 @@ def _by_wire(host: SeatHost) -> Iterator[RemoteSeat]:
         server = threading.Thread(target=serve, args=(path, seat_handlers(host), ready.set, stop))
         server.start()
         try:
-            assert ready.wait(10)
+            assert ready.wait(60)
             yield RemoteSeat(host.name, path)
         finally:
             stop.ring()

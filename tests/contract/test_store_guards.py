@@ -15,7 +15,9 @@ import sqlalchemy
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy.exc import DBAPIError
+from typer.testing import CliRunner
 
+from custody.commands.ledger import app as ledger_app
 from custody.flows.ports import UnitOfWork
 from custody.rules.amounts import UINT256_MAX, Amount
 from custody.rules.errors import InvalidInput, Unavailable
@@ -23,6 +25,7 @@ from custody.rules.ledger import AccountKind, credit_deposit, manual, reverse_de
 from custody.rules.origins import Reversal
 from custody.rules.refusals import Refused, Rule
 from custody.rules.settlements import FeeLeg
+from custody.settings import PartSettings, Settings
 from custody.store import GroupCommit, grant_reader, migrate, open_store
 from custody.store.tables import metadata
 from custody.store.unit_of_work import SqlUnitOfWork
@@ -472,6 +475,38 @@ class TestReaderRole:
         """SQLite has no roles."""
         with pytest.raises(InvalidInput):
             grant_reader(make_url("sqlite"), "attestor")
+
+    @pytest.mark.parametrize(
+        ("engine", "role", "wrong"),
+        [
+            pytest.param("postgresql", "attestor", "", id="granted"),
+            pytest.param("postgresql", "Attestor", "role", id="an odd name"),
+            pytest.param("sqlite", "attestor", "SQLite has no roles", id="SQLite"),
+        ],
+    )
+    def test_command(self, make_url: Callable[[str], str], tmp_path: Path, engine: str, role: str, wrong: str) -> None:
+        """`bulkhead ledger grant-reader` does it to the ledger of the settings, or says why not."""
+        url, nobody = make_url(engine), PartSettings("", "")
+        Settings(tmp_path, url, "", {}, {}, {}, nobody, nobody).save()
+        done = CliRunner().invoke(ledger_app, ["grant-reader", role, "--home", str(tmp_path)])
+        if wrong:
+            assert isinstance(done.exception, InvalidInput)
+            assert wrong in str(done.exception)
+            return
+        assert done.exit_code == 0, done.output
+        assert "may read the ledger and change nothing" in done.output
+        its = sqlalchemy.make_url(url).set(username=role).render_as_string(hide_password=False)
+        engine_of_role = sqlalchemy.create_engine(its)
+        assert "permission denied" in refused(
+            engine_of_role,
+            "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE",
+            "COMMIT",
+            "BEGIN",
+            "DELETE FROM journal",
+        )
+        with engine_of_role.connect() as connection:
+            assert connection.exec_driver_sql("SELECT count(*) FROM journal").scalar_one() == 0
+        engine_of_role.dispose()
 
 
 def _take(number: int, work: UnitOfWork) -> int:

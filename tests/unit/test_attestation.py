@@ -3,7 +3,7 @@
 
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -26,10 +26,12 @@ from custody.rules.origins import NativeProof
 from custody.rules.refusals import Refusal, Refused, Rule
 from custody.rules.settlements import FeeLeg
 from custody.rules.signatures import Signed
-from custody.rules.statements import AssetCoverage, Statement
+from custody.rules.statements import AssetCoverage, SeatPosition, Statement
 from custody.rules.typed import ZERO_ADDRESS
 from custody.rules.wallets import Address, Chain, Tier
 from custody.store import migrate, open_store
+from custody.vault.attestor_memory import VaultMemory
+from custody.vault.seat import SeatHost
 from custody.wire import Stop, serve
 from tests.fakes import ledger
 from tests.fakes.chain import FakeChain
@@ -45,7 +47,7 @@ from tests.fakes.house import (
     roster,
 )
 from tests.fakes.ledger import ASSETS, BTC, COIN, ETH, EVM, USD, available
-from tests.fakes.seat import NOW, Deployment, ed25519, rules_of, seat_in_memory
+from tests.fakes.seat import NOW, Deployment, FakeVault, ed25519, rules_of, seat_in_memory, signed_by
 from tests.fakes.store import FakeJournal
 
 
@@ -747,20 +749,98 @@ class TestSeats:
     """The seats' newest signed heads."""
 
     def test_newest_head(self) -> None:
-        """A head that runs back does not replace a newer one; a forged one is refused."""
+        """A head that runs back does not replace a newer one, and what no seat signed says nothing: neither stops a statement."""
         house = House()
-        seat = deployment().seats[0]
+        seat, domain = deployment().seats[0], deployment().domain
+        assert isinstance(seat, SeatHost)
         attestor = house.attestor()
         attestor._seat_heads = lambda: [seat.head()]
         newest = attestor.statement().message.seats
-        older = replace(seat.head().message, position=0)
-        attestor._seat_heads = lambda: [Signed(older, ())]
-        with pytest.raises(Refused) as refused:
-            attestor.statement()
-        assert {Rule.SIGNATURE_INVALID} == rules_of(refused.value)
-        attestor._seat_heads = tuple
         assert [(seat.name, seat.head().message.position)] == [(s.seat, s.position) for s in newest]
-        assert newest == attestor.statement().message.seats
+        head = seat.head().message
+        for other in (
+            Signed(replace(head, position=head.position + 1), ()),
+            signed_by(replace(head, position=head.position + 1), domain, [ed25519("mallory")]),
+            signed_by(replace(head, seat="hot-9"), domain, [ed25519("mallory")]),
+            Signed(replace(head, position=0), (seat._sign(seat._memory.load().state, replace(head, position=0)),)),
+        ):
+            attestor._seat_heads = lambda other=other: [other]  # type: ignore[misc]
+            assert newest == attestor.statement().message.seats
+
+    def test_a_restart_forgets_no_head(self) -> None:
+        """A cold seat is silent between ceremonies: its head is told all the same, or it would refuse as one that is behind."""
+        house = House()
+        attestor = house.attestor()
+        attestor._seat_heads = lambda: [seat.head() for seat in deployment().seats]
+        told = attestor.statement().message.seats
+        assert sorted(seat.name for seat in deployment().seats) == [position.seat for position in told]
+        restarted = house.attestor()
+        assert told == restarted.statement().message.seats
+
+    def test_heads_never_fall(self) -> None:
+        """Across restarts, at the same position too; each seat by itself."""
+        house = House()
+        one, two = SeatPosition("cold-1", 5, b"\x01" * 32), SeatPosition("hot-1", 2, b"\x02" * 32)
+        assert house.memory.see_heads([one]) == [one]
+        for older in (replace(one, position=4), replace(one, head=b"\x03" * 32)):
+            assert VaultMemory(house.vault).see_heads([older, two]) == [one, two]
+        writes = house.vault.writes
+        assert VaultMemory(house.vault).see_heads([two]) == [one, two]
+        assert house.vault.writes == writes
+        newer = replace(one, position=6, head=b"\x04" * 32)
+        assert VaultMemory(house.vault).see_heads([newer]) == [newer, two]
+        assert VaultMemory(house.vault).see_heads([]) == [newer, two]
+
+    @pytest.mark.parametrize("value", ["", "5", "x:" + "01" * 32, "5:01", 5])
+    def test_damaged_heads_are_not_no_heads(self, value: object) -> None:
+        """A document in another shape stops the attestor."""
+        house = House()
+        house.vault.write("heads", {"hot-1": value}, cas=0)
+        with pytest.raises(InvalidInput):
+            house.memory.see_heads([])
+
+    def test_two_attestors_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Who comes second is told so, and overwrites nothing."""
+        house, read = House(), FakeVault.read
+        first, second = (SeatPosition("hot-1", position, b"\x02" * 32) for position in (3, 4))
+
+        def racing(vault: FakeVault, path: str) -> tuple[Mapping[str, object] | None, int]:
+            found = read(vault, path)
+            monkeypatch.setattr(FakeVault, "read", read)
+            VaultMemory(vault).see_heads([second])
+            return found
+
+        monkeypatch.setattr(FakeVault, "read", racing)
+        with pytest.raises(Unavailable):
+            house.memory.see_heads([first])
+        assert house.memory.see_heads([first]) == [second]
+
+
+class TestRosters:
+    """Which version the attestor goes by."""
+
+    def test_the_delay_counts_from_first_sight(self) -> None:
+        """A quorum that names a time long past puts nothing in force before the attestor has seen it for the old one's delay."""
+        unborn = Deployment([seat_in_memory("hot-1")])
+        unborn.version = replace(unborn.version, delay=100)
+        born, house = unborn.pinned(), House(vault=attestor_vault())
+        house.vault.documents.clear()
+        house.memory.pin(born.genesis())
+        house.store._state.documents = {k: v for k, v in house.store._state.documents.items() if k[0] != ROSTER}
+        house.store.run(lambda work: put_signed(work.documents, ROSTER, born.genesis()))
+        house.clock.now = NOW + 5000
+        backdated = born.people_sign(born.successor(not_before=NOW + 100))
+        house.store.run(lambda work: put_signed(work.documents, ROSTER, backdated))
+        for later, version in ((0, 1), (99, 1), (100, 2)):
+            house.clock.now = NOW + 5000 + later
+            assert house.store.read(house.attestor()._roster).version.version == version
+        ahead = born.people_sign(
+            replace(backdated.message, version=3, previous=backdated.message.struct_hash, not_before=NOW + 6000)
+        )
+        house.store.run(lambda work: put_signed(work.documents, ROSTER, ahead))
+        for now, version in ((NOW + 5500, 2), (NOW + 5999, 2), (NOW + 6000, 3)):  # seen in time: in force when it says
+            house.clock.now = now
+            assert house.store.read(house.attestor()._roster).version.version == version
 
 
 class TestClock:

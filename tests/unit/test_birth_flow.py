@@ -9,7 +9,7 @@ import pytest
 
 from custody.chains.scripts import check_script
 from custody.flows.birth import admit_wallet, check_wallet, found, machines_sign
-from custody.flows.mirror import CERTIFICATE, ROSTER, certificates_from, put_signed, roster_from, rosters_from
+from custody.flows.mirror import CERTIFICATE, ROSTER, certificates_from, put_signed, roster_from, rosters_from, upcoming
 from custody.rules.certificates import WalletCertificate
 from custody.rules.errors import InvalidInput
 from custody.rules.refusals import Refused, Rule
@@ -24,6 +24,7 @@ from tests.fakes.seat import (
     HOT,
     NOW,
     PEOPLE,
+    YEAR,
     Deployment,
     rules_of,
     seat_in_memory,
@@ -168,6 +169,37 @@ class TestMirror:
         both = [now.to_json(), house().genesis().to_json()]
         assert [r.version.version for r in rosters_from(both, house().domain.genesis, NOW)] == [1, 2]
         assert len(rosters_from([later.to_json(), both[1]], house().domain.genesis, NOW)) == 1
+
+    def test_signers_whose_entries_expired_since(self) -> None:
+        """A chain of rosters holds when those who signed an old version are long gone; nobody who was gone could sign it."""
+        documents = [house().genesis().to_json(), self.successor(NOW).to_json()]
+        assert len(rosters_from(documents, house().domain.genesis, NOW + 3 * YEAR)) == 2
+        late = [documents[0], self.successor(NOW + YEAR).to_json()]
+        with pytest.raises(Refused) as caught:
+            rosters_from(late, house().domain.genesis, NOW + 3 * YEAR)
+        assert rules_of(caught.value) == {Rule.QUORUM_NOT_REACHED}
+
+    def test_who_leaves_takes_no_wallet_along(self) -> None:
+        """A certificate holds by the version under which it was signed; by nobody of any version it does not hold."""
+        version, domain = house().version, house().domain
+        stay = tuple(person for person in version.people if person.id != "ana")
+        following = house().successor(people=stay, policy_owners=("bo", "cy"), not_before=NOW)
+        two = house().people_sign(following, ("bo", "cy"))
+        documents = [house().genesis().to_json(), two.to_json()]
+        newest = rosters_from(documents, domain.genesis, NOW)[-1]
+        assert newest.version.version == 2
+        assert list(newest.check_certificate(hot(), NOW)) != []  # ana's signature counts no more by the newest alone
+        assert list(certificates_from([hot().to_json()], newest)) == [hot().message.struct_hash]
+        strangers = signed_by(hot().message, domain, [secp256k1("ana"), secp256k1("mallory")])
+        with pytest.raises(Refused) as caught:
+            certificates_from([strangers.to_json()], newest)
+        assert rules_of(caught.value) == {Rule.QUORUM_NOT_REACHED}
+
+    def test_upcoming(self) -> None:
+        """A successor that both quorums signed and that is not in force; nothing else."""
+        first, ahead = house().genesis().to_json(), self.successor(NOW + 100)
+        few = self.successor(NOW + 200, ["ana"])
+        assert list(upcoming([first, few.to_json(), ahead.to_json()], roster(), NOW)) == [ahead.message]
 
     def test_a_successor_that_too_few_signed(self) -> None:
         """A row cannot promote anybody."""

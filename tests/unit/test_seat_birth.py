@@ -15,16 +15,29 @@ from custody.rules.birth import (
     add_wallet_key,
     admit_roster,
     check_chain,
+    check_in_force,
     pin,
     seat_head,
 )
 from custody.rules.certificates import WalletKey
 from custody.rules.errors import InvalidInput, Unavailable
 from custody.rules.refusals import Refusal, Refused, Rule
-from custody.rules.typed import ZERO32
+from custody.rules.typed import ZERO32, Domain
 from custody.vault.attestor_key import AttestorVault
 from custody.vault.seat import SeatHost
-from tests.fakes.seat import BITCOIN, EVM, HOT, NOW, Deployment, FakeVault, rules_of, seat_in_memory
+from tests.fakes.seat import (
+    BITCOIN,
+    EVM,
+    HOT,
+    NOW,
+    Clock,
+    Deployment,
+    FakeVault,
+    rules_of,
+    seat_in_memory,
+    secp256k1,
+    signed_by,
+)
 
 LABEL = "customer_hot/a"
 
@@ -91,6 +104,62 @@ def test_a_roster_waits_for_its_delay(deployment: Deployment, pinned: SeatState)
     assert isinstance(early, tuple)
     assert {refusal.rule for refusal in early} == {Rule.TOO_EARLY}
     assert isinstance(admit_roster(replace(pinned, time=NOW + 50), two, NOW), Step)
+
+
+def test_the_delay_counts_from_first_sight() -> None:
+    """A quorum that names a time long past puts nothing in force before a seat has seen it for the delay of the old roster."""
+    unborn = Deployment([seat_in_memory(name) for name in HOT])
+    version = replace(unborn.version, delay=100)
+    state = SeatState("hot-1", version.struct_hash, unborn.genesis(version), time=NOW)
+    following = replace(version, version=2, previous=version.struct_hash, not_before=version.not_before + 100)
+    signers = [secp256k1("ana"), secp256k1("bo")]
+    two = signed_by(following, Domain(version.struct_hash), signers)
+    alone = admit_roster(state, signed_by(following, Domain(version.struct_hash), signers[:1]), NOW + 500)
+    assert isinstance(alone, tuple)
+    assert {refusal.rule for refusal in alone} == {Rule.QUORUM_NOT_REACHED}
+    noted = admit_roster(state, two, NOW + 500)
+    assert isinstance(noted, Step)
+    assert noted.record is not None
+    assert (noted.record.kind, noted.record.digest) == (RecordKind.ROSTER_SEEN, following.struct_hash)
+    assert SeatState.from_json(noted.state.to_json()) == noted.state
+    assert [(r.rule, r.operands["not_before"]) for r in check_in_force(noted.state, following)] == [
+        (Rule.TOO_EARLY, NOW + 600)
+    ]
+    early = admit_roster(noted.state, two, NOW + 599)
+    assert isinstance(early, tuple)
+    assert {refusal.rule for refusal in early} == {Rule.TOO_EARLY}
+    assert noted.state.pinned is not None
+    assert noted.state.pinned.version == version
+    taken = admit_roster(noted.state, two, NOW + 600)
+    assert isinstance(taken, Step)
+    assert (taken.state.roster, taken.state.seen) == (two, ())
+    assert list(check_in_force(taken.state, following)) == []
+
+
+def test_a_seat_says_from_when_a_roster_counts() -> None:
+    """Noted is not taken: the host refuses until the delay has passed, and remembers what it noted in its vault."""
+    vault, clock = FakeVault(), Clock()
+    unborn = Deployment([seat_in_memory("hot-1", vault, clock), *(seat_in_memory(name) for name in HOT[1:])])
+    unborn.version = replace(unborn.version, delay=100)
+    deployment = unborn.pinned()
+    two = deployment.people_sign(deployment.successor(not_before=NOW + 100))
+    clock.now = NOW + 5000
+    for later, rules in ((0, {Rule.TOO_EARLY}), (99, {Rule.TOO_EARLY}), (100, set())):
+        clock.now = NOW + 5000 + later
+        seat = seat_in_memory("hot-1", vault, clock)
+        try:
+            seat.admit_roster(two)
+        except Refused as refused:
+            assert rules_of(refused) == rules  # noqa: PT017  # both outcomes stand in one table
+        assert seat.head().message.roster == (1 if rules else 2)
+    assert list(check_chain(seat_in_memory("hot-1", vault, clock).records())) == []
+
+
+def test_a_state_from_before_sights(pinned: SeatState) -> None:
+    """Has seen nothing: delays begin."""
+    body = pinned.to_json()
+    del body["seen"]
+    assert SeatState.from_json(body) == pinned
 
 
 def test_state_survives_json(deployment: Deployment) -> None:
