@@ -8,9 +8,9 @@ from fastapi import FastAPI
 from api import problems
 from api.gate import HEALTH, Gate
 from api.idempotency import Answers
+from api.openapi import ROUTERS, Described
 from api.parts import ApiParts
 from api.replays import Window
-from api.routes import customers, enrolments, evidence, settlements, transfers
 from api.routes.common import Json
 
 VERSION: Final = "1"
@@ -18,7 +18,7 @@ VERSION: Final = "1"
 
 def create_app(parts: ApiParts) -> FastAPI:
     """The API over ports that are handed in. Everything but health is behind the gate, the description of the API too."""
-    app = FastAPI(title="Bulkhead", version=VERSION, docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json")
+    app = Described(title="Bulkhead", version=VERSION, docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json")
     app.router.redirect_slashes = False  # a redirect would ask for another target than was signed
     app.state.parts = parts
     app.state.answers = Answers()
@@ -30,7 +30,7 @@ def create_app(parts: ApiParts) -> FastAPI:
         """Whether this process answers, and whether it takes requests yet; nothing else, because anybody may ask."""
         return {"status": "ok", "ready": window.ready(parts.wall())}
 
-    for routes in (customers, transfers, settlements, enrolments, evidence):
-        app.include_router(routes.router)
+    for router in ROUTERS:
+        app.include_router(router)
     app.add_middleware(Gate, parts=parts, window=window)
     return app

@@ -2,6 +2,7 @@
 """The one way in: nothing behind it, not even a 404, is told to a request that is not signed. Only `/v1/health` stands before it."""
 
 from typing import Final
+from urllib.parse import unquote_to_bytes
 
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -50,6 +51,7 @@ class Gate:
 
     def _admit(self, message: Message, body: bytes) -> Caller:
         caller = identify(self._parts, self._window, message, body)
+        _check_target(message.url)
         if body:
             _check_media(message.headers)
             check_json(body)
@@ -73,6 +75,16 @@ def _message(scope: Scope) -> Message:
     if len(hosts) != 1:
         raise InvalidInput("host", Rule.MALFORMED, f"{len(hosts)} of it", "one Host header")
     return Message(scope["method"], f"{scope['scheme']}://{hosts[0]}{target}" + (f"?{query}" if query else ""), headers)
+
+
+def _check_target(url: str) -> None:
+    """Nothing in a path or a query is invisible: no database takes a NUL, and no log shows what a line break hides."""
+    try:
+        plain = unquote_to_bytes(url).decode("utf-8").isprintable()
+    except UnicodeDecodeError:
+        plain = False
+    if not plain:
+        raise InvalidInput("target", Rule.MALFORMED, "bytes that are no printable text", "printable UTF-8, encoded")
 
 
 def _check_media(headers: HeaderLines) -> None:

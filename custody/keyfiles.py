@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -59,21 +59,34 @@ class Ed25519Signer:
 
 def open_key(path: Path, password: str) -> Signer:
     """Open a keystore or PEM file; raises InvalidInput where the file or its password is wrong."""
+    raw = _read(path)
+    if not raw.lstrip().startswith(b"{"):
+        return Ed25519Signer(open_pem(path, password))
     try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise InvalidInput("key", Rule.MALFORMED, f"{path.name}: {error.strerror}", "a readable key file") from error
-    try:
-        if raw.lstrip().startswith(b"{"):
-            return Secp256k1Signer(bytes(Account.decrypt(json.loads(raw), password)))
-        private = serialization.load_pem_private_key(raw, password.encode())
+        return Secp256k1Signer(bytes(Account.decrypt(json.loads(raw), password)))
     except (ValueError, TypeError, KeyError) as error:
-        raise InvalidInput(
-            "key", Rule.MALFORMED, f"{path.name}: {error}", "a keystore or PEM file and its password"
-        ) from error
+        raise InvalidInput("key", Rule.MALFORMED, f"{path.name}: {error}", _WANT) from error
+
+
+def open_pem(path: Path, password: str) -> Ed25519PrivateKey:
+    """Open a program's PEM file, for a client that signs its requests with it too; raises InvalidInput as `open_key`."""
+    try:
+        private = serialization.load_pem_private_key(_read(path), password.encode())
+    except (ValueError, TypeError) as error:
+        raise InvalidInput("key", Rule.MALFORMED, f"{path.name}: {error}", _WANT) from error
     if not isinstance(private, Ed25519PrivateKey):
         raise InvalidInput("key", Rule.MALFORMED, type(private).__name__, "an Ed25519 key")
-    return Ed25519Signer(private)
+    return private
+
+
+_WANT: Final = "a keystore or PEM file and its password"
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidInput("key", Rule.MALFORMED, f"{path.name}: {error.strerror}", "a readable key file") from error
 
 
 def make_keystore(path: Path, password: str, iterations: int | None = None) -> Secp256k1Signer:

@@ -12,8 +12,9 @@ from typing import Final
 
 from custody.rules.amounts import UINT256_MAX, Assets
 from custody.rules.facts import Destination, Facts, Owner, Purpose, Role
-from custody.rules.requirement import Decision, Floors, Outcome, Requirement, Unmet, stricter
+from custody.rules.requirement import Decision, Floors, Outcome, Requirement, RuleWords, Unmet, stricter
 from custody.rules.wallets import Tier
+from custody.rules.words import span
 from policies.rules_model import Comparator, Compared, Condition, Kind, LimitName, Limits, OneOf, PolicyRule
 from policies.vocabulary import ATTRIBUTE, AXIOMS, VOCABULARY, Among, Axiom, Choice, Flag, Is, NotBelow
 
@@ -60,6 +61,14 @@ class Policy:
         self._types = tuple(_type_test(name, frozenset(asset.symbol for asset in assets)) for name in VOCABULARY)
         self._axioms = tuple((_axiom_test(axiom), axiom.why) for axiom in AXIOMS)
         self._compiled = tuple(self._compile(rule) for rule in sorted(rules, key=lambda rule: rule.id))
+
+    def words_of(self, rule: str) -> RuleWords | None:
+        """See `PolicyInForce`."""
+        found = next((known for known in self.rules if known.id == rule), None)
+        if found is None:
+            return None
+        asks = str(Requirement(found.approvals, found.delay)) if found.approvals else ""
+        return RuleWords(found.why, asks or (f"a delay of {span(found.delay)}" if found.delay else ""))
 
     def evaluate(self, facts: Facts) -> Decision:
         """Decide one transfer. Semantics 1 to 4 of the language; never raises for a fact, which denies instead."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """What every route is given: the parts, and a caller whose scope was checked."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import Depends, Request
 
@@ -59,3 +59,7 @@ Proposer = Annotated[Caller, Depends(_proposing)]
 Settler = Annotated[Caller, Depends(_settling)]
 Anybody = Annotated[Caller, Depends(_caller)]
 """Any client in force: it carries a document whose own signature is what counts."""
+SCOPES: Final = {_reading: ("read",), _proposing: ("propose",), _settling: ("settle",), _caller: ()}
+"""What each kind of caller is asked for, for the API's own description."""
+KEYED: Final = _answers
+"""What only routes take that ask for an Idempotency-Key."""

@@ -9,10 +9,14 @@ import typer
 from custody.commands.common import AsJson, Home, home, out, say_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from custody.bootstrap import Deployment
     from custody.flows.kernel import Kernel
     from custody.flows.reviewing import Review
     from custody.keyfiles import Signer
+    from custody.rules.amounts import Assets
+    from custody.rules.transfers import Transfer
 
 app = typer.Typer(help="See what a transfer would move, and approve exactly that with your own key.")
 reject_app = typer.Typer(help="Say no to a transfer, with the reason; the initiator's own no cancels it.")
@@ -30,22 +34,26 @@ def approve(
 ) -> None:
     """Show what would move, recompute the digest from the fields, ask, sign, and record the approval."""
     from custody.bootstrap import open_deployment
-    from custody.flows import proposals
+    from custody.flows import proposals, review_words
+    from custody.rules import words
     from custody.rules.approvals import Approval
     from custody.rules.refusals import Refusal, Refused, Rule, raise_if
 
     deployment = open_deployment(home(home_option))
     kernel, seen, now = _show(deployment, transfer)
-    raise_if(seen.against)
+    raise_if((*seen.late, *seen.against))
+    for line in review_words.meaning(kernel, seen):
+        out.print(line, markup=False)
     if not yes:
-        typer.confirm("Approve exactly this?", abort=True)
+        typer.confirm("\nApprove exactly this?", abort=True)
     signer = _open(key, password_file)
     person = kernel.roster.people_by_key.get(signer.key)
     if person is None:
         raise Refused([Refusal(Rule.SIGNER_UNKNOWN, key=str(signer.key), want="a person of the newest roster")])
     approval = Approval(seen.digest, person.id, signer.sign(seen.digest))
     after = proposals.approve(deployment.store, kernel, approval, now)
-    out.print(f"\napproved by {person.id}; now {after.status.value}: {after.waiting_for}", markup=False)
+    waits = words.clean(after.waiting_for)
+    out.print(f"\napproved by {person.id}; now {after.status.value}, waits for {waits}", markup=False)
 
 
 @reject_app.command()
@@ -60,32 +68,42 @@ def reject(
     """Show it, ask, sign a no, and free its hold. After a first signature was asked for only a void ends a payout."""
     from custody.bootstrap import open_deployment
     from custody.flows import proposals
+    from custody.rules import words
     from custody.rules.hold_origins import who_rejects
     from custody.rules.intents import Rejection
+    from custody.rules.refusals import raise_if
     from custody.rules.signatures import Signed
 
     deployment = open_deployment(home(home_option))
     kernel, seen, now = _show(deployment, transfer)
+    raise_if(seen.late if seen.transfer.status.is_final else ())
+    out.print(
+        f"\nA NO ENDS IT for good and frees its hold; your reason is signed and kept: {words.clean(reason)}",
+        markup=False,
+    )
     if not yes:
-        typer.confirm("Reject it?", abort=True)
+        typer.confirm("\nReject it?", abort=True)
     signer = _open(key, password_file)
     message = Rejection(seen.digest, reason)
     signed = Signed(message, (signer.sign(kernel.roster.domain.digest(message)),))
     mine = who_rejects(signed, seen.transfer.intent, kernel.roster, now) == seen.transfer.intent.initiator
     ending = proposals.cancel if mine else proposals.reject
     after = ending(deployment.store, kernel, signed, now)
-    out.print(f"\nnow {after.status.value}", markup=False)
+    out.print(f"\nnow {after.status.value}: what it held is free again", markup=False)
 
 
-@transfers_app.command()
+@transfers_app.callback(invoke_without_command=True)
 def transfers(
+    context: typer.Context,
     every: Annotated[bool, typer.Option("--all", help="Those at their end too.")] = False,
     home_option: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """List transfers, oldest first."""
+    """List transfers, oldest first; `show ID` tells one of them whole."""
+    if context.invoked_subcommand is not None:
+        context.obj = home_option
+        return
     from custody.bootstrap import open_deployment
-    from custody.rules.amounts import Amount
     from custody.rules.transfers import Status
 
     deployment = open_deployment(home(home_option), read_only=True)
@@ -94,38 +112,64 @@ def transfers(
     while page := deployment.store.read(lambda work, a=after: work.transfers.page(a, statuses=statuses)):  # type: ignore[misc]
         rows += [found for _, found in page]
         after = page[-1][0]
-    assets = deployment.bundle.assets
     if as_json:
-        say_json(
-            [
-                {
-                    "id": t.intent.id,
-                    "digest": "0x" + t.digest.hex(),
-                    "status": t.status.value,
-                    "sub_status": None if t.sub_status is None else t.sub_status.value,
-                    "waiting_for": t.waiting_for,
-                    "intent": t.intent.to_json(),
-                }
-                for t in rows
-            ]
-        )
+        say_json([_as_json(found) for found in rows])
         return
     for found in rows:
-        intent = found.intent
-        amount = Amount(assets.get(intent.asset), intent.amount).decimal
-        status = found.status.value + (f" ({found.sub_status.value})" if found.sub_status is not None else "")
-        out.print(f"{intent.id}  {status}", markup=False)
-        out.print(
-            f"  {amount} {intent.asset}, {intent.purpose} of {intent.account} to {intent.destination}", markup=False
-        )
-        if found.waiting_for:
-            out.print(f"  waits for {found.waiting_for}", markup=False)
-    out.print(f"{len(rows)} transfers", markup=False)
+        for line in _listed(found, deployment.bundle.assets):
+            out.print(line, markup=False)
+    if rows:
+        out.print("")
+    out.print(f"{len(rows)} transfers{'' if every else ' under way; --all lists those at their end too'}", markup=False)
+
+
+@transfers_app.command("show")
+def show(context: typer.Context, transfer: Named, home_option: Home = None) -> None:
+    """One transfer whole, worked out again as `bulkhead approve` shows it, and every status that it had."""
+    from custody.bootstrap import open_deployment
+    from custody.flows import review_words
+
+    deployment = open_deployment(home(home_option or context.obj), read_only=True)
+    _, seen, _ = _show(deployment, transfer)
+    for line in review_words.history(seen):
+        out.print(line, markup=False)
+
+
+def _as_json(found: "Transfer") -> dict[str, object]:
+    return {
+        "id": found.intent.id,
+        "digest": "0x" + found.digest.hex(),
+        "status": found.status.value,
+        "sub_status": None if found.sub_status is None else found.sub_status.value,
+        "waiting_for": found.waiting_for,
+        "intent": found.intent.to_json(),
+    }
+
+
+def _listed(found: "Transfer", assets: "Assets") -> "Iterator[str]":
+    """A transfer in four lines, as its row has it: `show` and `approve` work it out again."""
+    from custody.rules import words
+    from custody.rules.amounts import Amount
+    from custody.rules.errors import InvalidInput
+
+    intent = found.intent
+    sub = f" ({found.sub_status.value})" if found.sub_status is not None else ""
+    try:
+        amount = str(Amount(assets.get(intent.asset), intent.amount))
+    except InvalidInput:  # a row that names an asset of nobody hides no other row
+        amount = f"{intent.amount} base units of {words.clean(intent.asset)}, an unknown asset"
+    yield ""
+    yield f"{words.clean(intent.id)}  {found.status.value}{sub}, since {words.at(found.moved_at)}"
+    whose, by = words.clean(intent.account), words.clean(intent.initiator)
+    yield f"  {amount}, {words.clean(intent.purpose)} of {whose}, asked for by {by}"
+    yield f"  to {words.clean(intent.destination)} on {words.clean(intent.chain)}"
+    if found.waiting_for:
+        yield f"  waits for {words.clean(found.waiting_for)}"
 
 
 def _show(deployment: "Deployment", named: str) -> "tuple[Kernel, Review, int]":
     """Print what would move; everything worked out here, from documents that this command verified."""
-    from custody.flows import reviewing
+    from custody.flows import review_words, reviewing
     from custody.parts import attestor
     from custody.rules.errors import Unavailable
     from custody.rules.refusals import Refused
@@ -138,7 +182,7 @@ def _show(deployment: "Deployment", named: str) -> "tuple[Kernel, Review, int]":
     except (Unavailable, Refused):  # shown as unknown: approving is no signing, and the seats ask it themselves
         statement = None
     seen = reviewing.review(deployment.store, kernel, reviewing.find(deployment.store, named), statement, now)
-    for line in reviewing.words(kernel, seen, now):
+    for line in review_words.tell(kernel, seen, now):
         out.print(line, markup=False)
     return kernel, seen, now
 

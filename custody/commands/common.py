@@ -77,6 +77,14 @@ def write_json(path: Path, body: object) -> None:
     fresh.replace(path)
 
 
+def read_password(file: Path | None) -> str:
+    """A key file's password: from a file where one is named, else asked for on the terminal."""
+    if file is None:
+        answer: str = typer.prompt("Password", hide_input=True, err=True)
+        return answer
+    return file.read_text(encoding="utf-8").rstrip("\n")
+
+
 def say_json(body: object) -> None:
     """Print JSON on standard output, undecorated."""
     typer.echo(json.dumps(body, indent=1))

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""`bulkhead customer add | address | list`."""
+"""`bulkhead customer add | address | enrol | list`."""
 
+import hashlib
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from custody.commands.common import AsJson, Home, home, out, say_json
+from custody.commands.common import AsJson, Home, home, out, read_password, say_json
 from custody.rules.wallets import Chain
 
 app = typer.Typer(help="Customers, their deposit addresses and what they are owed.", no_args_is_help=True)
@@ -41,6 +43,49 @@ def address(
         say_json(signed.to_json())
     else:
         out.print(signed.message.address, markup=False)
+
+
+@app.command("enrol")
+def enrol(
+    customer: Annotated[str, typer.Argument(help="The customer's id.")],
+    chain: Annotated[str, typer.Argument(help="The chain's CAIP-2 name.")],
+    place: Annotated[str, typer.Argument(metavar="ADDRESS", help="Where the customer may withdraw to.")],
+    key: Annotated[Path, typer.Option("--key", help="An address authority's keystore.")],
+    password_file: Annotated[Path | None, typer.Option(help="Read the password from here instead of asking.")] = None,
+    evidence: Annotated[
+        Path | None,
+        typer.Option(help="What proves that it is theirs; its SHA-256 is signed, zeros where there is none."),
+    ] = None,
+    days: Annotated[int, typer.Option(min=1, max=3650, help="For how long.")] = 365,
+    home_option: Home = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask: you have read it.")] = False,
+) -> None:
+    """Show what would be signed, ask, sign, and record it; it ages from the attestor's first sight (cooling-off)."""
+    from custody.bootstrap import open_deployment
+    from custody.flows import proposals
+    from custody.keyfiles import open_key
+    from custody.rules.certificates import Enrolment
+    from custody.rules.facts import Destination
+    from custody.rules.signatures import Signed
+    from custody.rules.wallets import Address
+    from custody.rules.words import lines
+    from custody.working import KernelReader
+
+    deployment, where = open_deployment(home(home_option)), Chain(chain)
+    reader = KernelReader(deployment)
+    kernel, now = reader(), reader.clock()
+    address = Address.parse(where, place).text
+    proof = hashlib.sha256(evidence.read_bytes()).digest() if evidence else bytes(32)
+    kind, until = Destination.CUSTOMER_WITHDRAWAL.value, now + days * 86_400
+    message = Enrolment(where.name, address, f"customer:{customer}", kind, proof, until)
+    digest = kernel.roster.domain.digest(message)
+    for line in (*lines(message), f"digest   0x{digest.hex()}"):
+        out.print(line, markup=False)
+    if not yes:
+        typer.confirm("Sign exactly this?", abort=True)
+    signature = open_key(key, read_password(password_file)).sign(digest)
+    proposals.enrol(deployment.store, kernel, Signed(message, (signature,)), now)
+    out.print(f"enrolled for {message.owner}", markup=False)
 
 
 @app.command("list")

@@ -40,6 +40,8 @@ def export(
     out.print(
         f"now each cold seat signs it: bulkhead seat sign SEAT {target} --out SIGNATURES --socket …", markup=False
     )
+    number = request.statement.message.sequence
+    out.print(f"statement {number}: of several payouts each seat signs the one with the lowest first", markup=False)
 
 
 @app.command("import")

@@ -61,7 +61,18 @@ def _roster(file: Path | None, genesis: str | None, home_option: str | None) -> 
 
     if file is None:
         return open_deployment(home(home_option), read_only=True).roster
-    trusted = bytes.fromhex(genesis.removeprefix("0x")) if genesis else read_genesis(home(home_option))
+    trusted = _genesis(genesis) if genesis else read_genesis(home(home_option))
     document = read_json(file)
     Signed.from_json(RosterVersion, document)
     return roster_from([document], trusted, wall_clock())
+
+
+def _genesis(text: str) -> bytes:
+    """32 bytes typed by a person. Raises InvalidInput."""
+    try:
+        raw = bytes.fromhex(text.removeprefix("0x"))
+    except ValueError:
+        raw = b""
+    if len(raw) != 32:
+        raise InvalidInput("genesis", Rule.MALFORMED, repr(text[:80]), "64 hex digits")
+    return raw

@@ -11,7 +11,7 @@ from typing import Final
 
 from custody.flows.facts import decide, gather
 from custody.flows.inventory import Wallet
-from custody.flows.kernel import Kernel, Outside, ask_outside
+from custody.flows.kernel import Kernel, Outside, ask_outside, check_fee
 from custody.flows.ports import Anchors, Store, UnitOfWork
 from custody.flows.routes import Route, find_route
 from custody.rules import holds, seat_request
@@ -30,6 +30,7 @@ from custody.rules.roster import ApiClient, Person, Roster
 from custody.rules.signatures import Signed
 from custody.rules.statements import Statement
 from custody.rules.transfers import Permit, Status, SubStatus, Transfer, move
+from custody.rules.waiting import waits_for
 from custody.rules.wallets import Address, Chain
 from custody.rules.walls import CUSTOMER
 
@@ -206,7 +207,7 @@ def _withhold(work: UnitOfWork, judged: Sequence[_Judged], now: int) -> Withheld
         if not each.refusals or not transfer.live or transfer.status.is_final or transfer.status.is_asked:
             continue
         status, sub_status = _place(each.refusals)
-        why = "; ".join(str(refusal) for refusal in each.refusals)
+        why = waits_for(each.refusals)
         if (status, sub_status, why) != (transfer.status, transfer.sub_status, transfer.waiting_for):
             work.transfers.update(move(transfer, status, now, sub_status, why, each.decision), transfer)
     return Withheld(refused) if refused else None
@@ -267,6 +268,7 @@ def _judge(ground: _Ground, digest: bytes) -> _Judged:
     initiator = proposer_of(transfer.proposal, kernel.roster, ground.now)
     found += _check_initiator(transfer, pinned, initiator, ground.now)
     found += _check_freeze(kernel, intent, ground.now)
+    found += check_fee(kernel, intent)
     found += _check_hold(ground, transfer)
     try:
         route = find_route(ground.work, kernel, transfer.proposal.message, ground.now, intent.enrolment)
@@ -319,13 +321,7 @@ def _check_initiator(
 
 
 def _check_freeze(kernel: Kernel, intent: TransferIntent, now: int) -> Iterator[Refusal]:
-    scopes = {
-        intent.account,
-        f"chain:{intent.chain}",
-        f"wallet:{intent.wallet.hex()}",
-        f"wallet:0x{intent.wallet.hex()}",
-    }
-    freeze = kernel.frozen(scopes, now)
+    freeze = kernel.freeze_of(intent, now)
     if freeze is not None:
         yield Refusal(Rule.FROZEN, scope=freeze.scope, lapses=freeze.lapses, reason=freeze.reason)
 
@@ -377,9 +373,10 @@ Together = Mapping[bytes, tuple[Refusal, ...]]
 def _check_coverage(ground: _Ground, judged: Sequence[_Judged]) -> Together:
     """Law 2 by the newest statement: signed, fresh, of the versions in force; these and all permitted outflows together.
 
-    Only payments out of customer tiers are bound by it: voids, rotations, operational coins and moves inside pass in a shortfall.
+    Only what leaves customer tiers is bound by it: voids, rotations, operational coins and moves inside pass in a shortfall. On
+    Bitcoin such a move's fee leaves them, at the company's cost: it waits where company funds there do not cover it.
     """
-    bound = [each for each in judged if each.route is not None and _leaves(each.route)]
+    bound = [each for each in judged if each.route is not None and (_leaves(each.route) or _costs(each))]
     if not bound:
         return {}
     kernel, statement = ground.kernel, ground.statement.message
@@ -389,7 +386,12 @@ def _check_coverage(ground: _Ground, judged: Sequence[_Judged]) -> Together:
     if statement.policy != kernel.policies.newest.hash or statement.roster != kernel.roster.version.version:
         told = {"policy": statement.policy.hex(), "roster": statement.roster}
         found.append(Refusal(Rule.POLICY_OLDER, **told, want=kernel.policies.newest.hash.hex()))
-    outflows = [outflow for each in bound for outflow in _outflows(kernel, each.transfer.intent)]
+    outflows = [
+        outflow
+        for each in bound
+        if each.route is not None
+        for outflow in _outflows(kernel, each.transfer.intent, leaves=_leaves(each.route))
+    ]
     outflows += _permitted(ground)
     natives = {holds.native_of(each.transfer.intent.chain, kernel.assets).symbol for each in bound}
     found += check(statement.coverage, natives, outflows)
@@ -400,10 +402,19 @@ def _leaves(route: Route) -> bool:
     return route.source.tier.is_customer and (route.to is None or not route.to.tier.is_customer)
 
 
-def _outflows(kernel: Kernel, intent: TransferIntent) -> Iterator[Outflow]:
-    """What an intent takes out of customer tiers, and how much of it settles its customer's own balance."""
+def _costs(judged: _Judged) -> bool:
+    """Whether a transfer out of a customer tier takes a network fee from it: on Bitcoin, wherever it goes."""
+    return judged.route is not None and judged.route.source.tier.is_customer and judged.transfer.intent.maximum_fee > 0
+
+
+def _outflows(kernel: Kernel, intent: TransferIntent, *, leaves: bool) -> Iterator[Outflow]:
+    """What an intent takes out of customer tiers, and how much of it settles its customer's own balance.
+
+    Of a move between customers' wallets (one that does not leave them) only the fee.
+    """
     own = intent.account.startswith(CUSTOMER)
-    yield Outflow(intent.asset, intent.amount, intent.amount if own else 0)
+    if leaves:
+        yield Outflow(intent.asset, intent.amount, intent.amount if own else 0)
     if intent.maximum_fee:
         native = holds.native_of(intent.chain, kernel.assets).symbol
         yield Outflow(native, intent.maximum_fee, intent.maximum_fee if own else 0)
@@ -417,8 +428,9 @@ def _permitted(ground: _Ground) -> Iterator[Outflow]:
             source = ground.kernel.inventory.wallets.get(transfer.intent.wallet)
             place = Address(Chain(transfer.intent.chain), transfer.intent.destination)
             to = ground.kernel.inventory.wallet_of(place)
-            if source is not None and source.tier.is_customer and (to is None or not to.tier.is_customer):
-                yield from _outflows(ground.kernel, transfer.intent)
+            if source is not None and source.tier.is_customer:
+                leaves = to is None or not to.tier.is_customer
+                yield from _outflows(ground.kernel, transfer.intent, leaves=leaves)
 
 
 def _check_coins(ground: _Ground, judged: Sequence[_Judged]) -> Together:

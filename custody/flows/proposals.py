@@ -10,17 +10,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+from custody.flows.enrolments import check_new
 from custody.flows.facts import decide, gather, usd_of
 from custody.flows.kernel import Kernel, Outside, ask_outside
 from custody.flows.ports import Store, UnitOfWork
-from custody.flows.routes import Route, check_enrolment, find_route
-from custody.rules import holds
+from custody.flows.routes import Route, find_route
+from custody.rules import holds, words
 from custody.rules.approvals import Approval, check_approval, count, satisfied
 from custody.rules.certificates import Enrolment
 from custody.rules.errors import InvalidInput
 from custody.rules.facts import Facts
 from custody.rules.hold_origins import proposer_of, who_rejects
-from custody.rules.intents import Proposal, Rejection, TransferIntent
+from custody.rules.intents import EXPIRY_MOST, Proposal, Rejection, TransferIntent
 from custody.rules.ledger import check_balances
 from custody.rules.origins import Hold, Release
 from custody.rules.provenance import refusal_of
@@ -30,10 +31,13 @@ from custody.rules.roster import ApiClient, Person
 from custody.rules.signatures import Signed
 from custody.rules.transfers import Status, SubStatus, Transfer, move, uuid7
 from custody.rules.typed import ZERO_ADDRESS
+from custody.rules.waiting import people_missing
 from custody.rules.wallets import Address, Chain
 
 KEY_MOST: Final = 200
 """Characters of an idempotency key."""
+TEXT_MOST: Final = 400
+"""Characters of a reference, or of a reason."""
 _SIGNATURES: Final = "signatures"
 
 
@@ -83,6 +87,11 @@ def dry_run(store: Store, kernel: Kernel, signed: Signed[Proposal], now: int) ->
 
 def _initiator(kernel: Kernel, signed: Signed[Proposal], now: int) -> Person | ApiClient:
     """Whose roster key signed it: its entry fixes the role, and an address authority never proposes (TRUST.md)."""
+    if (
+        len(signed.signatures) > 1
+    ):  # whoever carries it could drop one: the other would be the initiator, and this one approve
+        want = "the initiator's one signature"
+        raise Refused([Refusal(Rule.MALFORMED, field="signatures", got=len(signed.signatures), want=want)])
     roster = kernel.roster
     found = proposer_of(signed, roster, now)
     if found is not None:
@@ -138,6 +147,10 @@ def _draft(
         raise Refused([Refusal(Rule.PROPOSAL_BOUND, proposal=bound.intent.proposal.hex(), transfer=bound.intent.id)])
     if proposal.expiry <= now:
         raise Refused([Refusal(Rule.EXPIRED, document="Proposal", expired=proposal.expiry, now=now)])
+    if proposal.expiry > now + EXPIRY_MOST:
+        told = {"got": proposal.expiry, "now": now, "want": f"at most {now + EXPIRY_MOST}"}
+        raise Refused([Refusal(Rule.EXPIRY_TOO_FAR, field="expiry", **told)])
+    _check_text("reference", proposal.reference)
     route = find_route(work, kernel, proposal, now)
     intent = TransferIntent(
         id=transfer_id,
@@ -167,6 +180,13 @@ def _draft(
     standing = {} if entry is None else {key: work.journal.balance(*key) for key in entry.changes()}
     short = () if entry is None else tuple(check_balances(entry, standing))
     return Draft(intent, route, initiator, usd_of(route, intent, outside), decision, short)
+
+
+def _check_text(field: str, text: str) -> None:
+    """What people will read beside an amount holds nothing that a terminal acts on and no eye can see."""
+    if not 1 <= len(text) <= TEXT_MOST or not text.isprintable():
+        got = words.clean(text[:80]) if len(text) <= TEXT_MOST else f"{len(text)} characters"
+        raise Refused([Refusal(Rule.MALFORMED, field=field, got=got, want=f"1 to {TEXT_MOST} printable characters")])
 
 
 def _decided(kernel: Kernel, route: Route, intent: TransferIntent, facts: Facts) -> Decision:
@@ -203,9 +223,13 @@ def _placed(transfer: Transfer, decision: Decision, now: int) -> Transfer:
 
 
 def enrol(store: Store, kernel: Kernel, signed: Signed[Enrolment], now: int) -> None:
-    """Record an enrolment that an address authority signed; its age begins with its first sight. Raises Refused."""
-    raise_if(check_enrolment(signed, kernel.roster, now))
-    store.run(lambda work: work.enrolments.add(signed, now))
+    """Record an enrolment that an address authority signed; its age begins with its first sight. Raises Refused: `check_new`."""
+
+    def work(work: UnitOfWork) -> None:
+        raise_if(check_new(work, kernel, signed, now))
+        work.enrolments.add(signed, now)
+
+    store.run(work)
 
 
 def approve(store: Store, kernel: Kernel, approval: Approval, now: int) -> Transfer:
@@ -219,6 +243,8 @@ def approve(store: Store, kernel: Kernel, approval: Approval, now: int) -> Trans
         transfer = _open(work, approval.intent)
         if approval in work.transfers.approvals(transfer.digest):
             return transfer
+        if not transfer.live:  # nobody can approve what policy denied; a new proposal asks it again
+            raise Refused([Refusal(Rule.ILLEGAL_MOVE, intent=transfer.digest.hex(), was=transfer.status.value)])
         if (
             transfer.status is not Status.PENDING_SIGNATURE
         ):  # a seat whose automatic counter is full falls back to people
@@ -236,25 +262,16 @@ def approve(store: Store, kernel: Kernel, approval: Approval, now: int) -> Trans
             return transfer
         missing = [*satisfied(requirement, found.approvers, transfer.intent.initiator)]
         if missing:
-            after = move(transfer, Status.PENDING_AUTHORIZATION, now, waiting_for=_told(missing))
+            after = move(transfer, Status.PENDING_AUTHORIZATION, now, waiting_for=people_missing(missing))
         elif (until := transfer.created_at + requirement.delay) > now:
-            after = move(transfer, Status.QUEUED, now, SubStatus.PENDING_TIME_LOCK, f"{until}, when the delay is over")
+            told = f"the time-lock, until {words.at(until)}"
+            after = move(transfer, Status.QUEUED, now, SubStatus.PENDING_TIME_LOCK, told)
         else:
             after = move(transfer, Status.QUEUED, now, waiting_for=_SIGNATURES)
         work.transfers.update(after, transfer, f"{approval.person} approved")
         return after
 
     return store.run(work)
-
-
-def _told(missing: Sequence[Refusal]) -> str:
-    """Who is missing, as a person reads it."""
-    named = [name for refusal in missing for name in _names(refusal.operands.get("missing"))]
-    return ", ".join(named) if named else "; ".join(str(refusal) for refusal in missing)
-
-
-def _names(value: object) -> list[str]:
-    return [str(item) for item in value] if isinstance(value, list) else []
 
 
 def requirement_of(decision: Mapping[str, Any] | None) -> Requirement | None:
@@ -277,6 +294,8 @@ def cancel(store: Store, kernel: Kernel, signed: Signed[Rejection], now: int) ->
 
 def _refuse(store: Store, kernel: Kernel, signed: Signed[Rejection], now: int, *, cancels: bool) -> Transfer:
     to = (Status.CANCELLED, SubStatus.CANCELLED_BY_USER) if cancels else (Status.REJECTED, SubStatus.REJECTED_BY_USER)
+
+    _check_text("reason", signed.message.reason)
 
     def work(work: UnitOfWork) -> Transfer:
         transfer = _open(work, signed.message.intent)

@@ -140,7 +140,10 @@ def to_carry(store: Store, anchor: Anchor) -> Request | None:
 
 
 def bring_back(store: Store, anchor: Anchor, made: SeatSignatures) -> None:
-    """Take in a cold seat's answer; the next `sign` puts it in place, or says that it is false. Raises Refused(unknown_transfer)."""
+    """Take in a cold seat's answer; the next `sign` puts it in place, or says that it is false, and then a better one may be brought.
+
+    Raises Refused(unknown_transfer).
+    """
     asked = to_carry(store, anchor)
     known = store.read(lambda work: records.variants(work, anchor))
     variant = next((v for v in known if asked is not None and v.unsigned.payload == asked.payload), None)
@@ -148,7 +151,7 @@ def bring_back(store: Store, anchor: Anchor, made: SeatSignatures) -> None:
         raise Refused(
             [Refusal(Rule.UNKNOWN_TRANSFER, anchor=anchor.reference, want="an anchor that seats were asked about")]
         )
-    store.run(lambda work: records.put_signatures(work, variant.unsigned, made))
+    store.run(lambda work: records.bring_signatures(work, variant.unsigned, made))
 
 
 # what is asked

@@ -268,7 +268,7 @@ class _Step:
         alone: dict[str, int] = {}
         certificate = wallet.certificate
         for transfer in queued:
-            asset, units = transfer.intent.asset, transfer.intent.amount
+            asset, units = transfer.intent.asset, transfer.intent.amount + transfer.intent.maximum_fee
             if (transfer.decision or {}).get("outcome") == Outcome.AUTOMATIC:
                 day = min(
                     (b.rules.floors.automatic_day.get(asset, 0) for b in self._kernel.bundles(transfer.intent.policy)),

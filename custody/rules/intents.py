@@ -6,6 +6,7 @@ seconds since 1970; `policy` and `roster` pin the versions that were in force.
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from custody.rules.typed import Bytes32, EvmHex, Struct, Uint16, Uint64, Uint256
 
@@ -22,6 +23,10 @@ class Proposal(Struct):
     destination: str
     purpose: str
     expiry: Uint64
+
+
+EXPIRY_MOST: Final = 30 * 86_400
+"""Seconds that a proposal may live: one that never expires could be held back for years and used against its signer."""
 
 
 @dataclass(frozen=True, slots=True)

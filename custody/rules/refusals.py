@@ -113,6 +113,7 @@ class Rule(StrEnum):
     ANCHOR_BOUND = "anchor_bound_to_another_payload"
     ANCHOR_SPENT = "anchor_already_consumed"
     EXPIRED = "expired"
+    EXPIRY_TOO_FAR = "expiry_too_far"
     DELAY = "delay_not_over"
     ENROLMENT = "destination_not_enrolled"
     OWNER_MISMATCH = "destination_of_another_owner"

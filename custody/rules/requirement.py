@@ -180,6 +180,14 @@ def _both(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted({*one, *other}))
 
 
+@dataclass(frozen=True, slots=True)
+class RuleWords:
+    """What a rule says to people: its own reason, and whom it asks, such as `1 of risk, after 1h`; empty where it asks nobody."""
+
+    why: str
+    asks: str
+
+
 class PolicyInForce(Protocol):
     """A compiled bundle as custody receives it: an argument, never an import (DESIGN.md, arrows)."""
 
@@ -191,6 +199,10 @@ class PolicyInForce(Protocol):
     @property
     def floors(self) -> "Floors":
         """What a seat asks whatever the statement says."""
+        ...
+
+    def words_of(self, rule: str) -> RuleWords | None:
+        """What a rule of this id says to people; None where the bundle has none."""
         ...
 
     def evaluate(self, facts: Facts) -> Decision:

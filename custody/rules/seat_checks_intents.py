@@ -11,7 +11,7 @@ from typing import Final
 
 from custody.rules import walls
 from custody.rules.facts import Destination
-from custody.rules.intents import Proposal
+from custody.rules.intents import EXPIRY_MOST, Proposal
 from custody.rules.payouts import one_to_one
 from custody.rules.refusals import Refusal, Rule
 from custody.rules.roster import Roster
@@ -20,6 +20,8 @@ from custody.rules.typed import ZERO32, ZERO_ADDRESS
 from custody.rules.wallets import Tier
 
 _CHANGE_BRANCH: Final = 1
+_CLOCKS_APART: Final = 86_400
+"""Seconds by which a seat's time may be behind that of whoever took the proposal."""
 
 
 def check_proposals(case: Case) -> Iterator[Refusal]:
@@ -81,8 +83,11 @@ def check_once(case: Case) -> Iterator[Refusal]:
 
 
 def check_lifetime(case: Case) -> Iterator[Refusal]:
-    """An intent is signed from its not-before on and until it expires, by this seat's time."""
+    """An intent is signed from its not-before on and until it expires, by this seat's time; no proposal lives for ever."""
+    latest = case.time + EXPIRY_MOST + _CLOCKS_APART
     for item in case.items:
+        if (until := item.transfer.proposal.message.expiry) > latest:
+            yield Refusal(Rule.EXPIRY_TOO_FAR, document="Proposal", expires=until, now=case.time, latest=latest)
         if case.time < item.intent.not_before:
             yield Refusal(Rule.TOO_EARLY, intent=item.digest.hex(), not_before=item.intent.not_before, now=case.time)
         if case.time >= item.intent.expiry:

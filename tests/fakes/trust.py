@@ -29,7 +29,7 @@ from custody.rules.facts import Facts
 from custody.rules.governance import PolicyActivation
 from custody.rules.intents import Anchor, Proposal, TransferIntent
 from custody.rules.payouts import Decoded, Payload, PsbtPayload, SafeTx, Surroundings
-from custody.rules.requirement import Decision, Floors, Outcome, Requirement
+from custody.rules.requirement import Decision, Floors, Outcome, Requirement, RuleWords
 from custody.rules.roster import ApiClient, Person, Roster, RosterVersion
 from custody.rules.seat_journal import SeatJournal, admit_policy
 from custody.rules.seat_request import BundleInForce, Policies, Request, Transfer
@@ -158,6 +158,10 @@ class FakePolicy:
     def evaluate(self, facts: Facts) -> Decision:
         """See `PolicyInForce`."""
         return self.answer(facts)
+
+    def words_of(self, rule: str) -> RuleWords | None:
+        """See `PolicyInForce`."""
+        return RuleWords("Two desks look at it.", "1 of operations, 1 of risk") if rule == "P01" else None
 
 
 def answers(outcome: Outcome, requirement: Requirement | None = TWO, bundle: bytes = BUNDLE) -> FakePolicy:

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Routes of API v1 over a furnished treasury: scopes, idempotency, amounts, cursors, documents that people signed, problems."""
 
+import json
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -12,6 +15,7 @@ from api import cursors
 from custody.flows import proposals
 from custody.rules.errors import Unavailable
 from custody.rules.intents import Proposal, Rejection, TransferIntent
+from custody.rules.refusals import Rule
 from custody.rules.requirement import Outcome
 from custody.rules.settlements import FeeLeg, Leg, Settlement, Trade
 from tests.fakes.api import Answer, Api
@@ -488,3 +492,53 @@ def test_every_route_asks_for_a_caller() -> None:
         for method in methods:
             answer = api.send(method.upper(), path, b"{}", {"Host": "x", "Content-Type": "application/json"})
             assert answer.status == (200 if path == "/v1/health" else 401), (method, path, answer.raw)
+
+
+DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "api.md"
+_SCOPES: Final = {"none": None, "any": (), "read": ("read",), "propose": ("propose",), "settle": ("settle",)}
+Routes = dict[tuple[str, str], tuple[str, ...] | None]
+
+
+def plain(path: str) -> str:
+    """A path without its parameters' names."""
+    return re.sub(r"{[^}]*}", "{}", path)
+
+
+def documented() -> Routes:
+    """Each method and path of the table in docs/api.md with its scope."""
+    rows = [line.strip("|").split("|") for line in DOCUMENT.read_text(encoding="utf-8").splitlines() if "/v1/" in line]
+    found: Routes = {}
+    for cells in (cells for cells in rows if len(cells) == 3):
+        for method, path in re.findall(r"`(GET|POST) (/v1/[^`?]*)", cells[0]):
+            found[method, plain(path)] = _SCOPES[cells[1].strip()]
+    return found
+
+
+def test_the_document_is_true_to_each_route() -> None:
+    """docs/api.md names each route that is served with the scope that it asks for, and no other."""
+    api = Api()
+    schema = api.ask("GET", "/v1/openapi.json").json
+    served: Routes = {
+        (method.upper(), plain(path)): tuple(operation["security"][0]["signature"]) if operation["security"] else None
+        for path, methods in schema["paths"].items()
+        for method, operation in methods.items()
+    }
+    assert documented() == {**served, ("GET", "/v1/openapi.json"): ()}
+
+
+def test_the_description_is_true() -> None:
+    """Problems instead of the framework's own errors, the idempotency header where it is asked for, and who signs."""
+    schema = Api().ask("GET", "/v1/openapi.json").json
+    keyed = set()
+    for path, methods in schema["paths"].items():
+        for method, operation in methods.items():
+            assert "422" not in operation["responses"], path
+            if path != "/v1/health":
+                told = operation["responses"]["default"]["content"]
+                assert told == {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+            if any(parameter["name"] == "Idempotency-Key" for parameter in operation.get("parameters", ())):
+                keyed.add((method, path))
+    assert keyed == {("post", "/v1/transfers"), ("post", "/v1/settlements")}
+    assert set(schema["components"]["schemas"]["Reason"]["properties"]["rule"]["enum"]) == set(Rule)
+    assert "HTTPValidationError" not in json.dumps(schema)
+    assert list(schema["components"]["securitySchemes"]) == ["signature"]

@@ -364,7 +364,7 @@ class TestNamed:
         thread = threading.Thread(target=serve, args=(path, handlers, ready.set, stop))
         thread.start()
         try:
-            assert ready.wait(5)
+            assert ready.wait(60)
             remote = RemoteAttestor(path)
             signed = remote.attest(nonce(0), [digest])
             assert verify_signature(signed, roster()) == []

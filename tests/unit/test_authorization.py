@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from custody.flows import proposals
+from custody.flows import authorization, proposals
 from custody.flows.authorization import SigningPermit, Withheld
 from custody.flows.ports import UnitOfWork
 from custody.rules.approvals import Approval
@@ -395,6 +395,34 @@ class TestCoverage:
         t = Treasury()
         assert isinstance(t.authorize(approved(t, message, by), said=statement(reserves=0)), SigningPermit)
 
+    @pytest.mark.parametrize(
+        ("surplus", "signed"),
+        [
+            pytest.param(20_000, True, id="exactly its fee"),
+            pytest.param(19_999, False, id="one unit less"),
+            pytest.param(-1, False, id="a shortfall"),
+        ],
+    )
+    def test_a_bitcoin_moves_fee(self, surplus: int, signed: bool) -> None:
+        """Between customers' wallets the miner's fee leaves: the company's funds there cover it, or nothing is signed."""
+        t = Treasury()
+        move = approved(t, inside(Tier.CUSTOMER_COLD, BITCOIN, amount=10**7), "desk")
+        found = t.authorize(move, said=statement(reserves=10**20 + surplus))
+        assert isinstance(found, SigningPermit) is signed
+        if isinstance(found, Withheld):
+            assert {r.rule for r in found.refusals[move.digest]} == {Rule.COVERAGE}
+            assert t.get(move).sub_status is SubStatus.BLOCKED_BY_COVERAGE
+
+    def test_a_permitted_moves_fee_is_taken(self) -> None:
+        """Two moves cannot spend one surplus: a permit that no statement knows of counts its fee."""
+        t = Treasury()
+        first, second = (
+            approved(t, inside(Tier.CUSTOMER_COLD, BITCOIN, amount=10**7), "desk", number=n) for n in (1, 2)
+        )
+        said = statement(reserves=10**20 + 20_000)
+        assert isinstance(t.authorize(first, said=said), SigningPermit)
+        assert isinstance(t.authorize(second, said=said), Withheld)
+
     def test_coins(self) -> None:
         """What the wallet does not hold waits for a refill; permitted ones are taken off."""
         t = Treasury()
@@ -426,7 +454,7 @@ class TestRows:
             pytest.param({"expiry": NOW + 10**8}, {Rule.WRONG_DIGEST, Rule.PROPOSAL_MISMATCH, Rule.HOLD}, id="expiry"),
             pytest.param({"certificate": b"\1" * 32}, {Rule.WRONG_DIGEST, Rule.CERTIFICATE_OLDER}, id="certificate"),
             pytest.param({"token": STRANGER, "decimals": 6}, {Rule.WRONG_DIGEST, Rule.TOKEN_MISMATCH}, id="token"),
-            pytest.param({"maximum_fee": 10**17}, {Rule.WRONG_DIGEST, Rule.HOLD}, id="maximum fee"),
+            pytest.param({"maximum_fee": 10**17}, {Rule.WRONG_DIGEST, Rule.HOLD, Rule.MAXIMUM_FEE}, id="maximum fee"),
         ],
     )
     def test_intent(self, change: dict[str, Any], found: set[Rule]) -> None:
@@ -476,6 +504,15 @@ class TestRows:
 
 class TestTime:
     """Not yet, no longer, not while frozen."""
+
+    def test_fee_above_maximum(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An intent whole in itself that lets the network take more than this deployment allows; without the control it passes."""
+        t = Treasury(kernel=kernel(maximum_fee={BITCOIN: 20_001}))
+        made = approved(t, proposal(chain=BITCOIN.name, asset="BTC", amount=10**7, destination=PAYEE[BITCOIN.name]))
+        t.kernel = kernel()
+        assert withheld(t, made) == {Rule.MAXIMUM_FEE}
+        monkeypatch.setattr(authorization, "check_fee", lambda *_: ())
+        assert isinstance(t.authorize(made), SigningPermit)
 
     def test_expired(self) -> None:
         """Not at its expiry."""

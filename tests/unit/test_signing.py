@@ -181,6 +181,28 @@ def test_carried_by_hand() -> None:
         signing.bring_back(store, replace(anchor, reference="99"), SeatSignatures("hot-1", bytes(32), ()))
 
 
+def test_carried_by_hand_a_second_time() -> None:
+    """A damaged file that was brought first does not bar the same seat's true answer."""
+    shop = Workshop()
+    for seat in shop.seats[:2]:
+        seat.silent = True
+    transfer = shop.queued()
+    shop.step()
+    anchor, store = anchor_of(shop, transfer), shop.treasury.store
+    request = signing.to_carry(store, anchor)
+    assert request is not None
+    shop.seats[0].silent = False
+    true = shop.seats[0].sign(request)
+    shop.seats[0].silent = True
+    signing.bring_back(store, anchor, replace(true, signatures=(b"\x11" * 65,)))
+    shop.step()
+    assert shop.get(transfer).status is Status.PENDING_SIGNATURE
+    for _ in range(2):  # the same again changes nothing
+        signing.bring_back(store, anchor, true)
+    shop.step()
+    assert shop.get(transfer).status is Status.CONFIRMING
+
+
 def test_what_is_signed_is_recorded_first() -> None:
     """The variant and the request are in the store before the first seat is asked (law 5)."""
     shop = Workshop()
