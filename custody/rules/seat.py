@@ -76,7 +76,7 @@ CHECKS: Final[Mapping[Kind, tuple[Check, ...]]] = {
         quorum.check_floors,
         quorum.check_delay,
     ),
-    Kind.SWEEP: (*_MOVES, anchor.check_stays_inside, quorum.check_sweep_fee),
+    Kind.SWEEP: (*_MOVES, anchor.check_stays_inside, statement.check_sweep_covered, quorum.check_sweep_fee),
     Kind.VOID: (
         anchor.check_payload_wallet,
         *_STATEMENT,
@@ -134,7 +134,7 @@ def _answered(case: Case, decoded: DecodedPayload) -> bool:
 def _record(case: Case) -> SigningRecord:
     items, fresh = case.items, [item for item in case.items if case.is_new(item)]
     burned = case.request.void.message.intents if case.request.void is not None else ()
-    automatic = [Spent(i.intent.asset, i.intent.amount) for i in fresh if quorum.goes_by_itself(case, i)]
+    automatic = [Spent(i.intent.asset, i.most) for i in fresh if quorum.goes_by_itself(case, i)]
     if case.kind is Kind.SWEEP and case.decoded.fee:
         automatic.append(Spent(case.decoded.native, case.decoded.fee))
     swept = [Spent(i.intent.asset, i.intent.amount) for i in fresh if i.purpose is Purpose.FEE_SWEEP]

@@ -6,7 +6,7 @@ each check refuses a None.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 from custody.rules.approvals import Counted, count
@@ -45,11 +45,16 @@ class Item:
         return self.transfer.intent
 
     @property
+    def most(self) -> int:
+        """Base units that it may take out of its wallet, its share of a Bitcoin fee with it: fees are coins that leave, too."""
+        return self.intent.amount + self.intent.maximum_fee
+
+    @cached_property
     def to_tier(self) -> Tier | None:
         """Tier of the wallet of ours that it pays; None for every other destination."""
         return None if self.internal is None else Tier(self.internal.tier)
 
-    @property
+    @cached_property
     def purpose(self) -> Purpose | None:
         """Why coins move, where it is a purpose that exists."""
         return Purpose(self.intent.purpose) if self.intent.purpose in set(Purpose) else None
@@ -71,7 +76,7 @@ class Case:
         """What is asked for."""
         return self.request.kind
 
-    @property
+    @cached_property
     def time(self) -> int:
         """This seat's time, which never runs back. Seconds since 1970."""
         return max(self.now, self.journal.state.time)
@@ -91,7 +96,7 @@ class Case:
         """The accepted certificate whose keys would sign."""
         return next((c for c in self.line if c.struct_hash == self.decoded.certificate), None)
 
-    @property
+    @cached_property
     def tier(self) -> Tier | None:
         """The tier that coins would leave."""
         return Tier(self.line[-1].tier) if self.line else None
@@ -187,7 +192,7 @@ class Case:
         for item in self.items:
             decision = self.decisions.get(item.digest)
             if decision is not None and decision.outcome is Outcome.AUTOMATIC and self.is_new(item):
-                found[item.intent.asset] = found.get(item.intent.asset, 0) + item.intent.amount
+                found[item.intent.asset] = found.get(item.intent.asset, 0) + item.most
         return found
 
     @cached_property
@@ -208,7 +213,7 @@ class Case:
         """What policy may know. From certificates, enrolment and roster by this seat; the rest from the statement (TRUST.md)."""
         told, intent = item.facts, item.intent
         kind = intent.destination_kind
-        known = Facts(
+        return Facts(
             from_tier=self.tier,
             to=Destination(kind) if kind in set(Destination) else None,
             to_tier=item.to_tier,
@@ -217,32 +222,18 @@ class Case:
             role=role_of(self.initiators[item.digest]),
             asset=intent.asset,
             amount=intent.amount,
-            usd=None,
-            customer_24h=None,
-            wallet_1h=None,
-            initiator_24h=None,
-            settled_24h=None,
-            dest_age=None,
-            dest_balance_after=None,
+            usd=None if told is None else told.usd,
+            customer_24h=None if told is None else told.customer_24h,
+            wallet_1h=None if told is None else told.wallet_1h,
+            initiator_24h=None if told is None else told.initiator_24h,
+            settled_24h=None if told is None else told.settled_24h,
+            dest_age=None if told is None else _age(self.statement.time, told.destination_first_seen),
+            dest_balance_after=None if told is None else told.destination_after,
             enrolled=item.internal is not None or item.transfer.enrolment is not None,
-            related_entity=None,
-            sanctioned=None,
+            related_entity=None if told is None else told.related_entity,
+            sanctioned=None if told is None else told.sanctioned,
             within_accrued_fees=item.purpose is Purpose.FEE_SWEEP and not [*self.fee_faults(item)],
             business_hours=business_hours(self.time),
-        )
-        if told is None:
-            return known
-        return replace(
-            known,
-            usd=told.usd,
-            customer_24h=told.customer_24h,
-            wallet_1h=told.wallet_1h,
-            initiator_24h=told.initiator_24h,
-            settled_24h=told.settled_24h,
-            dest_age=_age(self.statement.time, told.destination_first_seen),
-            dest_balance_after=told.destination_after,
-            related_entity=told.related_entity,
-            sanctioned=told.sanctioned,
         )
 
     def _owner(self, item: Item) -> Owner:

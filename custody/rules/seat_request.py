@@ -4,6 +4,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import cached_property
 from hashlib import sha256
 from typing import Any, Final, Self
 
@@ -90,7 +91,7 @@ class Request:
         asked += [Kind.PAYOUT] * bool(self.transfers)
         return (asked or [Kind.SWEEP])[0] if len(asked) <= 1 else None
 
-    @property
+    @cached_property
     def hash(self) -> bytes:
         """SHA-256 of the canonical JSON: an identical request has the same, and gets the same answer."""
         return sha256(b"bulkhead seat request v1\x00" + canonical(self.to_json())).digest()

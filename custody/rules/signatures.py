@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Generic, TypeVar
 
+from coincurve import PublicKey
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from eth_keys.datatypes import Signature as EcdsaSignature
-from eth_keys.exceptions import BadSignature
-from eth_utils.exceptions import ValidationError
+from eth_utils.crypto import keccak
 
 from custody.rules.errors import InvalidInput
 from custody.rules.refusals import Rule
@@ -76,10 +75,11 @@ def _secp256k1(address: bytes, value: bytes, digest: bytes) -> bool:
     if len(value) != 65 or value[64] not in (0, 1, 27, 28) or int.from_bytes(value[32:64]) > _SECP256K1_HALF:
         return False
     try:
-        signature = EcdsaSignature(value[:64] + bytes([value[64] % 27]))
-        return signature.recover_public_key_from_msg_hash(digest).to_canonical_address() == address
-    except (BadSignature, ValidationError):
+        # libsecp256k1 refuses r or s of zero, or not below the group's order (SEC 1, 4.1.6), and a digest of other than 32 bytes.
+        key = PublicKey.from_signature_and_message(value[:64] + bytes([value[64] % 27]), digest, hasher=None)
+    except ValueError:
         return False
+    return keccak(key.format(compressed=False)[1:])[12:] == address
 
 
 M = TypeVar("M", bound=Struct, covariant=True)

@@ -7,10 +7,12 @@ Hashing is eth-account's (EIP-712); nothing here packs bytes by itself.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Final, Self, get_args, get_origin, get_type_hints
 
+from eth_account._utils.encode_typed_data.encoding_and_hashing import hash_eip712_message
 from eth_account.messages import encode_typed_data
 from eth_utils.crypto import keccak
 
@@ -34,6 +36,8 @@ _RANGES: Final = {
     "uint16": (0, 2**16 - 1),
 }
 _INTEGER: Final = re.compile(r"0|-?[1-9][0-9]{0,77}")
+_ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{40}")
+_OCTETS: Final = re.compile(r"0x(?:[0-9a-f]{2})*")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
@@ -42,8 +46,10 @@ class Struct:
     """Base of every typed message and of the structs inside one."""
 
     def __post_init__(self) -> None:
-        for name, kind in _schema(type(self)).items():
-            _check(f"{type(self).__name__}.{name}", kind, getattr(self, name))
+        for each in _members(type(self)):
+            value = getattr(self, each.name)
+            if not each.fits(value):
+                _check(f"{type(self).__name__}.{each.name}", each.kind, value)
 
     @property
     def struct_hash(self) -> bytes:
@@ -52,19 +58,19 @@ class Struct:
 
     def to_json(self) -> dict[str, Any]:
         """The one JSON form: integers as decimal strings, bytes as 0x hex, structs as objects, arrays as lists."""
-        return {name: _dump(getattr(self, name)) for name in _schema(type(self))}
+        return {each.name: each.dump(getattr(self, each.name)) for each in _members(type(self))}
 
     @classmethod
     def from_json(cls, data: object, field: str = "") -> Self:
         """Read the JSON form; a missing or unknown key, or a value of the wrong shape, raises InvalidInput naming it."""
         where = field or cls.__name__
-        schema = _schema(cls)
         if not isinstance(data, dict):
             raise InvalidInput(where, Rule.MALFORMED, type(data).__name__, "an object")
-        for odd in sorted(set(data) ^ set(schema)):
+        schema = _schema(cls)
+        for odd in sorted(set(data) ^ set(schema)) if data.keys() != schema.keys() else ():
             problem = ("missing", "this key") if odd in schema else ("an unknown key", "one of " + ", ".join(schema))
             raise InvalidInput(f"{where}.{odd}", Rule.MALFORMED, *problem)
-        return cls(**{name: _load(f"{where}.{name}", kind, data[name]) for name, kind in schema.items()})
+        return cls(*(each.load(where, data[each.name]) for each in _members(cls)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +105,11 @@ class Domain:
 
 @lru_cache(maxsize=4096)
 def _body(message: Struct) -> bytes:
-    """hashStruct. Remembered, because messages never change and hashing one costs more than verifying a signature."""
-    encoded = encode_typed_data(domain_data={}, message_types=_types(type(message)), message_data=_typed_value(message))
-    return bytes(encoded.body)
+    """hashStruct. Remembered, because messages never change and hashing one costs more than verifying a signature.
+
+    It is the function that `encode_typed_data` calls for its body, without the empty domain that would be hashed beside it.
+    """
+    return bytes(hash_eip712_message(_types(type(message)), _typed_value(message)))
 
 
 @lru_cache(maxsize=16)
@@ -123,6 +131,102 @@ def camel(name: str) -> str:
 
 _SCHEMAS: Final[dict[type, dict[str, Any]]] = {}
 _TYPES: Final[dict[type, dict[str, list[dict[str, str]]]]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """One member of a message class with what its annotation asks for, worked out once for the class."""
+
+    name: str
+    camel: str
+    kind: Any
+    fits: Callable[[Any], bool]
+    """True only where `_check`, which knows the words for every refusal, would say nothing."""
+    dump: Callable[[Any], Any]
+    load: Callable[[str, Any], Any]
+    plain: bool
+    """Neither a struct nor an array, so that it goes into typed data as it is."""
+
+
+_MEMBERS: Final[dict[type, tuple[_Member, ...]]] = {}
+
+
+def _members(cls: type[Struct]) -> tuple[_Member, ...]:
+    found = _MEMBERS.get(cls)
+    if found is None:
+        found = tuple(_member(name, kind) for name, kind in _schema(cls).items())
+        _MEMBERS[cls] = found
+    return found
+
+
+def _member(name: str, kind: Any) -> _Member:
+    array = get_origin(kind) is tuple
+    plain = not array and _solidity(kind) in _PLAIN
+    dump = _DUMPS.get(_solidity(kind), _as_it_is) if plain else _dump
+    return _Member(name, camel(name), kind, _fits(kind), dump, _loads(name, kind), plain)
+
+
+def _fits(kind: Any) -> Callable[[Any], bool]:
+    if get_origin(kind) is tuple:
+        inner = _fits(get_args(kind)[0])
+        return lambda value: type(value) is tuple and all(map(inner, value))
+    solidity = _solidity(kind)
+    if solidity in _RANGES:
+        low, high = _RANGES[solidity]
+        return lambda value: type(value) is int and low <= value <= high
+    return _FITS.get(solidity, lambda value: isinstance(value, kind))
+
+
+def _is_address(value: Any) -> bool:
+    return type(value) is str and _ADDRESS.fullmatch(value) is not None
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and (value.isascii() or _SURROGATE.search(value) is None)
+
+
+_FITS: Final[dict[str, Callable[[Any], bool]]] = {
+    "bytes32": lambda value: type(value) is bytes and len(value) == 32,
+    "bytes": lambda value: type(value) is bytes,
+    "address": _is_address,
+    "string": _is_text,
+    "bool": lambda value: isinstance(value, bool),
+}
+_PLAIN: Final = {*_RANGES, *_FITS}
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _hex(value: bytes) -> str:
+    return "0x" + value.hex()
+
+
+_DUMPS: Final[dict[str, Callable[[Any], Any]]] = {**dict.fromkeys(_RANGES, str), "bytes32": _hex, "bytes": _hex}
+
+
+def _loads(name: str, kind: Any) -> Callable[[str, Any], Any]:
+    solidity = _solidity(kind)
+
+    def integer(where: str, value: Any) -> Any:
+        if isinstance(value, str) and _INTEGER.fullmatch(value) is not None:
+            return int(value)
+        return _load(f"{where}.{name}", kind, value)
+
+    def octets(where: str, value: Any) -> Any:
+        if isinstance(value, str) and _OCTETS.fullmatch(value) is not None:
+            return bytes.fromhex(value[2:])
+        return _load(f"{where}.{name}", kind, value)
+
+    def whatever(where: str, value: Any) -> Any:
+        return _load(f"{where}.{name}", kind, value)
+
+    if solidity in _RANGES:
+        return integer
+    if solidity in ("bytes", "bytes32"):
+        return octets
+    return (lambda _, value: value) if solidity in _PLAIN else whatever
 
 
 def _schema(cls: type[Struct]) -> dict[str, Any]:
@@ -159,7 +263,10 @@ def _types(cls: type[Struct]) -> dict[str, list[dict[str, str]]]:
 
 def _typed_value(value: Any) -> Any:
     if isinstance(value, Struct):
-        return {camel(name): _typed_value(getattr(value, name)) for name in _schema(type(value))}
+        return {
+            each.camel: getattr(value, each.name) if each.plain else _typed_value(getattr(value, each.name))
+            for each in _members(type(value))
+        }
     if isinstance(value, tuple):
         return [_typed_value(item) for item in value]
     return value
@@ -181,7 +288,7 @@ def _check(where: str, kind: Any, value: Any) -> None:
         if type(value) is not bytes or (solidity == "bytes32" and len(value) != 32):
             raise InvalidInput(where, Rule.MALFORMED, repr(value), solidity)
     elif solidity == "address":
-        if type(value) is not str or re.fullmatch(r"0x[0-9a-fA-F]{40}", value) is None:
+        if type(value) is not str or _ADDRESS.fullmatch(value) is None:
             raise InvalidInput(where, Rule.MALFORMED, repr(value), "0x and 40 hex digits")
     elif not isinstance(value, {"string": str, "bool": bool}.get(solidity, kind)):
         raise InvalidInput(where, Rule.MALFORMED, repr(value), solidity)
@@ -214,7 +321,7 @@ def _load(where: str, kind: Any, value: Any) -> Any:
             raise InvalidInput(where, Rule.MALFORMED, repr(value), "a decimal integer in a string")
         return int(value)
     if solidity in ("bytes", "bytes32"):
-        if not isinstance(value, str) or re.fullmatch(r"0x(?:[0-9a-f]{2})*", value) is None:
+        if not isinstance(value, str) or _OCTETS.fullmatch(value) is None:
             raise InvalidInput(where, Rule.MALFORMED, repr(value), "0x and lower-case hex digits")
         return bytes.fromhex(value[2:])
     return value

@@ -3,7 +3,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from sqlalchemy import func
+from sqlalchemy import Connection, func
 from sqlmodel import Session, col, select
 
 from custody.rules.certificates import DepositAddress
@@ -11,14 +11,15 @@ from custody.rules.refusals import Refusal, Refused, Rule, raise_if
 from custody.rules.signatures import Signed
 from custody.rules.wallets import Chain
 from custody.store.mapping import binding, binding_row
+from custody.store.statements import CUSTOMER, Cursor
 from custody.store.tables import CustomerRow, DepositAddressRow
 
 
 class SqlCustomers:
     """Customers inside one transaction."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, session: Session, connection: Connection) -> None:
+        self._session, self._cursor = session, Cursor(connection)
 
     def add(self, customer: str) -> None:
         """Raises Refused(already_exists), or Refused(malformed) for an id that is empty or longer than 200 characters."""
@@ -70,7 +71,7 @@ class SqlCustomers:
 
     def is_known(self, customer: str) -> bool:
         """Whether there is one of this id."""
-        return self._session.exec(select(CustomerRow.id).where(CustomerRow.id == customer)).first() is not None
+        return bool(self._cursor.rows(CUSTOMER, customer))
 
     def _refusals(self, new: DepositAddress) -> Iterator[Refusal]:
         if not self.is_known(new.customer):

@@ -10,6 +10,7 @@ from sqlalchemy.exc import ArgumentError
 
 from custody.rules.errors import InvalidInput
 from custody.rules.refusals import Rule
+from custody.store.statements import Cursor
 
 BUSY_MILLISECONDS: Final = 30_000
 """How long a process waits for another one's SQLite write transaction."""
@@ -76,7 +77,7 @@ def _on_sqlite(engine: Engine, begin: str, *pragmas: str) -> None:
         cursor.close()
 
     def begun(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+        Cursor(connection).write(begin, ())  # straight to the driver, as what follows it is
 
     event.listen(engine, "connect", connected)
     event.listen(engine, "begin", begun)

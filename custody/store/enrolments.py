@@ -2,22 +2,33 @@
 """The mirror of signed enrolments, each with its first sight: whoever reads one verifies its signatures again."""
 
 from collections.abc import Sequence
+from typing import Final
 
+from sqlalchemy import Connection, bindparam
+from sqlalchemy import select as select_of
 from sqlmodel import Session, col, select
 
 from custody.flows.ports import Enrolled
 from custody.rules.certificates import Enrolment
 from custody.rules.refusals import Refusal, Refused, Rule
 from custody.rules.signatures import Signed
-from custody.store.tables import EnrolmentRow
+from custody.store.tables import EnrolmentRow, table_of
 from custody.store.transfers_mapping import enrolled, text
+
+_table = table_of(EnrolmentRow)
+_AT: Final = (
+    select_of(_table)
+    .where(_table.c.chain == bindparam("of_chain"), _table.c.address == bindparam("of_address"))
+    .order_by(_table.c.number.desc())
+)
+"""Asked for every proposal: written once, and read without a mapped object around each row."""
 
 
 class SqlEnrolments:
     """Enrolments inside one transaction."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, session: Session, connection: Connection) -> None:
+        self._session, self._connection = session, connection
 
     def add(self, signed: Signed[Enrolment], at: int) -> None:
         """Record once. Raises Refused(already_exists) for the same enrolment with other signatures."""
@@ -46,8 +57,7 @@ class SqlEnrolments:
 
     def at(self, chain: str, address: str) -> Sequence[Enrolled]:
         """Of one address, the newest first."""
-        wanted = select(EnrolmentRow).where(EnrolmentRow.chain == chain, EnrolmentRow.address == address)
-        return [enrolled(row) for row in self._session.exec(wanted.order_by(col(EnrolmentRow.number).desc()))]
+        return [enrolled(row) for row in self._connection.execute(_AT, {"of_chain": chain, "of_address": address})]
 
     def of(self, owner: str) -> Sequence[Enrolled]:
         """Of one owner, the newest first."""

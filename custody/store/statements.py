@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The statements of one append, sent straight to the driver.
+"""The statements of one append, and the smallest questions of a proposal, sent straight to the driver.
 
 An append is a dozen small statements, and SQLAlchemy's work around each costs more than the database's. These are written once
 for both databases and run on the transaction's own cursor; everything else goes through SQLAlchemy.
@@ -26,6 +26,8 @@ TOTAL: Final = "SELECT units FROM totals WHERE kind = ? AND asset = ?"
 BALANCES: Final = "SELECT account, asset, units FROM balances WHERE account IN"
 TOTALS: Final = "SELECT kind, asset, units FROM totals WHERE kind IN"
 CLAIMED: Final = "SELECT identity, position FROM identities WHERE kind = ? AND identity IN"
+
+CUSTOMER: Final = "SELECT 1 FROM customers WHERE id = ?"
 
 SETTLED: Final = """SELECT p.asset, p.units FROM postings p JOIN journal j ON j.position = p.position
     WHERE p.account = ? AND p.side = 'credit' AND j.recorded_at > ?

@@ -8,6 +8,8 @@ read it.
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
+from sqlalchemy import Row
+
 from custody.flows.ports import Enrolled, Moved
 from custody.rules.approvals import Approval
 from custody.rules.certificates import Enrolment
@@ -58,31 +60,31 @@ def _object(where: str, body: str) -> dict[str, Any]:
     return data
 
 
-def transfer_row(transfer: Transfer, scope: str, key: str, asked: bytes) -> TransferRow:
-    """A new transfer on its way into `transfers`."""
+def transfer_values(transfer: Transfer, scope: str, key: str, asked: bytes) -> dict[str, Any]:
+    """A new transfer on its way into `transfers`: its columns by name."""
     intent = transfer.intent
-    return TransferRow(
-        digest=transfer.digest,
-        id=intent.id,
-        proposal=intent.proposal,
-        scope=scope,
-        key=key,
-        asked=asked,
-        account=intent.account,
-        wallet=intent.wallet,
-        initiator=intent.initiator,
-        purpose=intent.purpose,
-        destination=intent.destination,
-        asset=intent.asset,
-        units=intent.amount,
-        usd=transfer.usd,
-        expiry=intent.expiry,
-        created_at=transfer.created_at,
-        live=int(transfer.live),
-        hold=transfer.hold,
-        body=text({"proposal": transfer.proposal.to_json(), "intent": intent.to_json()}),
+    return {
+        "digest": transfer.digest,
+        "id": intent.id,
+        "proposal": intent.proposal,
+        "scope": scope,
+        "key": key,
+        "asked": asked,
+        "account": intent.account,
+        "wallet": intent.wallet,
+        "initiator": intent.initiator,
+        "purpose": intent.purpose,
+        "destination": intent.destination,
+        "asset": intent.asset,
+        "units": intent.amount,
+        "usd": transfer.usd,
+        "expiry": intent.expiry,
+        "created_at": transfer.created_at,
+        "live": int(transfer.live),
+        "hold": transfer.hold,
+        "body": text({"proposal": transfer.proposal.to_json(), "intent": intent.to_json()}),
         **state(transfer),
-    )
+    }
 
 
 def state(transfer: Transfer) -> dict[str, Any]:
@@ -96,7 +98,7 @@ def state(transfer: Transfer) -> dict[str, Any]:
     }
 
 
-def transfer(row: TransferRow) -> Transfer:
+def transfer(row: TransferRow | Row[Any]) -> Transfer:
     """A row of `transfers` as it stands. Raises InvalidInput where a column differs from the documents (a changed amount)."""
     where = f"transfers[{row.id}]"
     found = read_as(where, lambda: _transfer(where, row))
@@ -109,7 +111,7 @@ def transfer(row: TransferRow) -> Transfer:
     return found
 
 
-def _transfer(where: str, row: TransferRow) -> Transfer:
+def _transfer(where: str, row: TransferRow | Row[Any]) -> Transfer:
     body = _object(where, row.body)
     return Transfer(
         digest=row.digest,
@@ -152,7 +154,7 @@ def rejection(row: RejectionRow) -> Signed[Rejection]:
     return found
 
 
-def enrolled(row: EnrolmentRow) -> Enrolled:
+def enrolled(row: EnrolmentRow | Row[Any]) -> Enrolled:
     """An enrolment as it was signed. Raises InvalidInput where the row tells another address or owner."""
     where = f"enrolments[{row.number}]"
     found = read_as(where, lambda: Signed.from_json(Enrolment, _object(where, row.body)))

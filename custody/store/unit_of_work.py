@@ -54,7 +54,7 @@ class SqlUnitOfWork:
     @cached_property
     def customers(self) -> SqlCustomers:
         """Customers and their addresses."""
-        return SqlCustomers(self._session)
+        return SqlCustomers(self._session, self._connection)
 
     @cached_property
     def documents(self) -> SqlDocuments:
@@ -69,7 +69,7 @@ class SqlUnitOfWork:
     @cached_property
     def enrolments(self) -> SqlEnrolments:
         """The mirror of enrolments."""
-        return SqlEnrolments(self._session)
+        return SqlEnrolments(self._session, self._connection)
 
     @cached_property
     def _session(self) -> Session:

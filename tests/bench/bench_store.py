@@ -31,12 +31,12 @@ class Bare:
         for pragma in ("journal_mode=WAL", "synchronous=FULL"):
             self._connection.execute(f"PRAGMA {pragma}")
         self._connection.execute("CREATE TABLE bare (position INTEGER PRIMARY KEY, body TEXT NOT NULL) STRICT")
-        self._body = canonical(entry_to_json(credit(native(1)))).decode()
+        self.body = canonical(entry_to_json(credit(native(1)))).decode()
 
     def commit(self) -> int:
         """One row, committed."""
         self._connection.execute("BEGIN IMMEDIATE")
-        self._connection.execute("INSERT INTO bare (body) VALUES (?)", (self._body,))
+        self._connection.execute("INSERT INTO bare (body) VALUES (?)", (self.body,))
         self._connection.execute("COMMIT")
         return 1
 

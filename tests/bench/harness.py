@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 Side = Callable[[], int]
 """Does one slice of work, a few milliseconds long, and says how many units of it were done."""
@@ -64,6 +64,41 @@ class Comparison:
         verdict = "VOID " if self.void else ""
         waits = f"; latency p50 {self.latency[0]:.2f}×, p99 {self.latency[1]:.2f}×" if self.latency else ""
         return f"{verdict}{self.name}: {self.ratio}×{waits}; A/A {self.control}; {self.rounds} rounds"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """Milliseconds of one piece of work, best and median by the wall's clock, and best by the processor's.
+
+    No ratio, so it says something of this machine alone and only where nothing else runs; the processor's is the steadier one.
+    """
+
+    name: str
+    best: float
+    median: float
+    processor: float
+    times: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name}: {self.best:.0f} ms best, {self.median:.0f} ms median,"
+            f" {self.processor:.0f} ms of processor time; {self.times} times"
+        )
+
+
+def figure(name: str, work: Callable[[], None], *, before: Callable[[], None], times: int) -> Figure:
+    """Time a piece of work that is too long for rounds; what comes before it each time is not counted. Keeps the raw times."""
+    wall: list[float] = []
+    processor: list[float] = []
+    for _ in range(times):
+        before()
+        began, spent = time.perf_counter(), time.process_time()
+        work()
+        wall.append((time.perf_counter() - began) * 1000)
+        processor.append((time.process_time() - spent) * 1000)
+    result = Figure(name, min(wall), statistics.median(wall), min(processor), times)
+    _write(name, {**asdict(result), "wall_ms": wall, "processor_ms": processor})
+    return result
 
 
 @dataclass(slots=True)
@@ -139,13 +174,18 @@ def _percentile(waits: list[float], percent: int) -> float:
 
 
 def _keep(result: Comparison, control: list[tuple[_Slices, _Slices]], measured: list[tuple[_Slices, _Slices]]) -> None:
-    RAW.mkdir(parents=True, exist_ok=True)
-    slug = "".join(c if c.isalnum() else "-" for c in result.name.lower()).strip("-")
     body = {
         **asdict(result),
         "void": result.void,
-        "machine": {"python": platform.python_version(), "cpus": os.cpu_count(), "load": os.getloadavg()},
         "control_rounds": [[asdict(side) for side in both] for both in control],
         "measured_rounds": [[asdict(side) for side in both] for both in measured],
     }
+    _write(result.name, body)
+
+
+def _write(name: str, facts: dict[str, Any]) -> None:
+    RAW.mkdir(parents=True, exist_ok=True)
+    slug = "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-")
+    machine = {"python": platform.python_version(), "cpus": os.cpu_count(), "load": os.getloadavg()}
+    body = {**facts, "machine": machine}
     (RAW / f"{slug}-{time.time_ns()}.json").write_text(json.dumps(body, indent=1), encoding="utf-8")

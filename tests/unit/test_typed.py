@@ -2,22 +2,39 @@
 """Typed messages: golden vectors checked by two paths, the one JSON form, and everything it refuses."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from Crypto.Hash import keccak
+from eth_account.messages import encode_typed_data
 from hypothesis import given
 from hypothesis import strategies as st
 
+from custody.rules import typed
 from custody.rules.certificates import SeatHead, WalletCertificate
 from custody.rules.errors import InvalidInput
 from custody.rules.intents import Anchor, Proposal, Void
 from custody.rules.refusals import Rule
 from custody.rules.settlements import Leg
 from custody.rules.statements import IntentFacts, Statement
-from custody.rules.typed import Domain, Struct, camel
+from custody.rules.typed import (
+    ZERO32,
+    Bytes,
+    Bytes32,
+    Domain,
+    EvmHex,
+    Int256,
+    Struct,
+    Uint16,
+    Uint64,
+    Uint256,
+    camel,
+)
 from tests.vectors.examples import CERTIFICATE, EXAMPLES, GENESIS
 from tests.vectors.make import encode_type
 
@@ -286,3 +303,63 @@ def test_plain_keccak_agrees_for_any_values(message: Void) -> None:
 def test_equal_hashes_mean_equal_messages(one: Leg, other: Leg) -> None:
     """Two messages have one hash only if they are the same."""
     assert (one.struct_hash == other.struct_hash) == (one == other)
+
+
+_ANYTHING: Final = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**257), 2**257),
+    st.sampled_from([-1, 0, 2**16 - 1, 2**16, 2**64 - 1, 2**64, 2**255 - 1, 2**255, -(2**255), 2**256 - 1, 2**256]),
+    st.floats(),
+    st.binary(max_size=40),
+    st.binary(min_size=32, max_size=32),
+    st.builds(bytearray, st.binary(max_size=3)),
+    st.text(alphabet=st.characters(exclude_categories=()), max_size=10),
+    st.from_regex(r"0x[0-9a-fA-F]{39,41}\n?", fullmatch=True),
+    st.tuples(st.binary(min_size=31, max_size=32)),
+    st.lists(st.binary(min_size=32, max_size=32), max_size=2),
+    st.just(Anchor("eip155:1", ZERO32, "7")),
+)
+
+
+class TestMembers:
+    """What a class works out once for its members says the same as the check that knows the words of every refusal."""
+
+    @pytest.mark.parametrize(
+        "kind",
+        [
+            *(pytest.param(kind, id=str(kind.__metadata__[0])) for kind in (Uint256, Int256, Uint64, Uint16)),
+            pytest.param(Bytes32, id="bytes32"),
+            pytest.param(Bytes, id="bytes"),
+            pytest.param(EvmHex, id="address"),
+            pytest.param(str, id="string"),
+            pytest.param(bool, id="bool"),
+            pytest.param(Anchor, id="struct"),
+            pytest.param(tuple[Bytes32, ...], id="bytes32[]"),
+            pytest.param(tuple[Anchor, ...], id="struct[]"),
+        ],
+    )
+    @given(value=_ANYTHING)
+    def test_the_quick_look_and_the_slow_one_agree(self, kind: Any, value: Any) -> None:
+        """A value fits exactly where `_check` raises nothing: one more that fitted would be signed unchecked."""
+        try:
+            typed._check("field", kind, value)
+            allowed = True
+        except InvalidInput:
+            allowed = False
+        assert typed._fits(kind)(value) is allowed
+
+    def test_the_hash_is_the_public_functions_own(self) -> None:
+        """eth-account's `encode_typed_data` has the very same body for every example."""
+        for message in EXAMPLES.values():
+            whole = encode_typed_data(full_message=Domain(GENESIS).typed_data(message))
+            assert whole.body == message.struct_hash
+            assert whole.header == typed._separator(Domain(GENESIS))
+
+    def test_keccak_is_the_quick_one(self) -> None:
+        """Importing custody chooses it, whatever eth-hash would take by itself; an operator's own choice stands."""
+        look = "import custody; from eth_hash.auto import keccak as k; k(b''); print(type(k.hasher.__self__).__name__)"
+        for chosen, found in (({}, "PySha3Backend"), ({"ETH_HASH_BACKEND": "pycryptodome"}, "CryptodomeBackend")):
+            kept = {name: value for name, value in os.environ.items() if name != "ETH_HASH_BACKEND"}
+            done = subprocess.run([sys.executable, "-c", look], env=kept | chosen, capture_output=True, check=True)
+            assert done.stdout.decode().strip() == found
