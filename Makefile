@@ -3,6 +3,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up down test lint bench soak mutants
 BIN := .venv/bin
+WORKERS ?= 2
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
@@ -13,9 +14,8 @@ setup: ## build .venv from requirements.lock
 demo: setup ## from a bare clone to a born deployment with deposits on both chains, narrated
 	@$(BIN)/bulkhead demo
 
-up: setup ## start the development network, give birth to a deployment, and leave it running
+up: setup ## start the development network, give birth to a deployment, leave it living, and say what to do by hand
 	@$(BIN)/bulkhead devnet up
-	@echo "look around: $(BIN)/bulkhead devnet status | wallets | coverage | customer add ID; stop it with: make down"
 
 down: setup ## stop the development network; what it stored stays
 	@$(BIN)/bulkhead devnet down
@@ -28,9 +28,11 @@ lint: setup ## ruff, mypy --strict, import contracts
 	$(BIN)/lint-imports || status=1; \
 	exit $$status
 
-# Both run whatever the first one finds; pytest's own summary is the last line.
-test: setup ## lint, then every test
-	@status=0; $(MAKE) --no-print-directory lint || status=1; $(BIN)/python -m pytest || status=1; exit $$status
+# Both run whatever the first one finds; pytest's own summary is the last line. Whole files go to WORKERS processes, the longest
+# first (tests/conftest.py); each worker has nodes, ports and folders of its own. A single file is quicker without: pytest FILE
+test: setup ## lint, then every test (in two processes; on a larger machine: WORKERS=4)
+	@status=0; $(MAKE) --no-print-directory lint || status=1; \
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder || status=1; exit $$status
 
 bench: setup ## speed as ratios against bare operations (facts of one run, raw JSON kept)
 	@$(BIN)/python -m tests.bench

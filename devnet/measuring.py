@@ -6,6 +6,7 @@ Every transaction goes the worker's way: built, simulated, decoded by the seats'
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from eth_account import Account
@@ -23,7 +24,7 @@ from custody.rules.errors import Unavailable
 from custody.rules.payments import BatchSize, Mined, Outcome, Payment
 from custody.rules.wallets import Address
 from devnet.bitcoind import MINER, Bitcoind
-from devnet.contracts import fund
+from devnet.contracts import fund, mine
 from devnet.throwaway import QUORUM, RelayerHand, SeatedWallet, seated_safe, seated_script
 
 SIZES: Final = (1, 10, 100)
@@ -46,11 +47,12 @@ def evm_batches(
     deploy_safe(client, relayer.account, safe)
     give(safe.address)
     payouts = EvmPayouts(client, assets, relayer)
+    at_once = partial(mine, client)  # Anvil says yes to a transaction a moment before it mines it by itself
     _pay(
-        payouts, wallet, [_to(asset, str(Account.create().address), 1)], _at_once
+        payouts, wallet, [_to(asset, str(Account.create().address), 1)], at_once
     )  # the first SafeTx also sets the nonce's slot
     return tuple(
-        _pay(payouts, wallet, [_to(asset, str(Account.create().address), 1) for _ in range(size)], _at_once)
+        _pay(payouts, wallet, [_to(asset, str(Account.create().address), 1) for _ in range(size)], at_once)
         for size in sizes
     )
 
@@ -80,10 +82,6 @@ def bitcoin_batches(
 
 def _to(asset: Asset, address: str, units: int) -> Payment:
     return Payment(bytes(32), asset.symbol, units, Address(asset.chain, address), _FEE_EACH)
-
-
-def _at_once() -> None:
-    """Anvil mines each transaction as it comes."""
 
 
 def _pay(

@@ -7,6 +7,7 @@ A node that cannot be had fails the test: a custody service whose chain tests qu
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 from hypothesis import settings
@@ -22,6 +23,27 @@ settings.register_profile("default", deadline=None)
 settings.register_profile("soak", deadline=None, max_examples=5000, stateful_step_count=200)
 settings.register_profile("mutants", deadline=None, max_examples=25, derandomize=True, database=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+LONGEST_FIRST: Final = ("devnet/test_world.py", "contract/test_seat_sign.py")
+"""Files that one worker is busy with for a minute or more. `make test` hands out whole files, so that a module's nodes run once: a
+long one that came last would be waited for by an idle worker."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In a worker of `make test`: the longest files first, then real chains, contracts, and the short unit tests to fill the end.
+
+    Every worker has to find the same order. A plain run of pytest keeps its own.
+    """
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: _turn(item.path))
+
+
+def _turn(path: Path) -> tuple[int, int]:
+    """A file's place: among the longest, then by its room."""
+    name = f"{path.parent.name}/{path.name}"
+    rooms = ("devnet", "contract", "unit")
+    long = LONGEST_FIRST.index(name) if name in LONGEST_FIRST else len(LONGEST_FIRST)
+    return long, rooms.index(path.parent.name) if path.parent.name in rooms else len(rooms)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from custody.chains.evm.leaves import execute_data, library_hash
 from custody.chains.evm.payouts import EvmPayouts
 from custody.chains.evm.safes import deposit_parameters, deposit_safe
 from custody.chains.evm.signatures import pack
-from custody.chains.evm.transactions import send
+from custody.chains.evm.transactions import send, wait
 from custody.chains.payouts import open_payouts
 from custody.rules.amounts import Asset, AssetKind, Assets
 from custody.rules.errors import InvalidInput, Unavailable
@@ -90,10 +90,15 @@ class World:
     def send(self, unsigned: UnsignedPayout) -> Mined:
         """All the way into a block."""
         envelope = self.envelope(unsigned)
-        self.payouts.broadcast(envelope)
+        self.carry(envelope)
         mined = self.payouts.follow(self.wallet.certificate, [envelope])
         assert isinstance(mined, Mined)
         return mined
+
+    def carry(self, envelope: Envelope) -> None:
+        """Send it and wait for its block: Anvil says yes to a transaction a moment before it mines it."""
+        self.payouts.broadcast(envelope)
+        wait(self.client, envelope.transaction)
 
     def nonce(self) -> int:
         """The Safe's own."""
@@ -352,7 +357,7 @@ def test_stored_bytes_are_read_again(world: World, how: str) -> None:
 def test_any_quorum_in_any_order_signs(world: World) -> None:
     """Seats answer in any order, and one more than needed does no harm: owners stand in ascending order."""
     envelope = world.envelope(world.build([pay("ETH", 1)]), ("hot-4", "hot-2", "hot-3", "hot-1"))
-    world.payouts.broadcast(envelope)
+    world.carry(envelope)
     assert isinstance(world.payouts.follow(world.wallet.certificate, [envelope]), Mined)
 
 
@@ -392,7 +397,7 @@ def test_an_envelope_whose_nonce_is_gone(world: World) -> None:
     assert world.payouts.follow(world.wallet.certificate, [stale]) == Unknown()
     again = world.envelope(unsigned)
     assert again.id == stale.id
-    world.payouts.broadcast(again)
+    world.carry(again)
     found = world.payouts.follow(world.wallet.certificate, [stale, again])
     assert isinstance(found, Mined)
     assert (found.transaction, world.held("ETH", to)) == (again.transaction, 3)
@@ -421,14 +426,14 @@ def test_a_payout_that_reverts_on_chain(world: World) -> None:
     unsigned = world.build([pay("ETH", 900 * ETHER)])
     envelope = world.envelope(unsigned)
     fund(world.client, world.safe, ETHER)
-    world.payouts.broadcast(envelope)
+    world.carry(envelope)
     found = world.payouts.follow(certificate, [envelope])
     assert isinstance(found, Mined)
     assert (found.outcome, world.nonce()) == (Outcome.REVERTED, int(unsigned.anchor.reference))
     void = world.payouts.void(certificate, unsigned.anchor)
     assert world.wallet.decode(void).is_void
     killing = world.envelope(void)
-    world.payouts.broadcast(killing)
+    world.carry(killing)
     fate = world.payouts.follow(certificate, [envelope, killing])
     assert isinstance(fate, Mined)
     assert (fate.id, fate.outcome, world.nonce()) == (void.id, Outcome.DONE, int(unsigned.anchor.reference) + 1)
@@ -476,11 +481,11 @@ def test_a_reorg_sends_it_back(world: World) -> None:
     unsigned = world.build([pay("ETH", 4)])
     envelope = world.envelope(unsigned)
     before = world.node.snapshot()
-    world.payouts.broadcast(envelope)
+    world.carry(envelope)
     assert isinstance(world.payouts.follow(world.wallet.certificate, [envelope]), Mined)
     world.node.revert(before)
     assert world.payouts.follow(world.wallet.certificate, [envelope]) == Unknown()
-    world.payouts.broadcast(envelope)
+    world.carry(envelope)
     assert isinstance(world.payouts.follow(world.wallet.certificate, [envelope]), Mined)
 
 

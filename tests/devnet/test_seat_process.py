@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -28,11 +29,13 @@ from custody.vault.wallet_keys import key_path
 from custody.wire import Client
 from devnet.grants import Kind
 from devnet.openbao import OpenBao
+from devnet.processes import _die_with
 from tests.fakes.seat import BITCOIN, EVM, HOT, Deployment, seat_in_memory
 
 VERBS = {"identity", "sign_roster", "pin", "admit_roster", "make_wallet_key", "accept", "head", "status"}
 VERBS |= {"admit_policy", "sign", "freeze", "unfreeze", "journal"}
 LABEL = "customer_hot/a"
+DIES_WITH_US = partial(_die_with, os.getpid())  # a worker of `make test` that is killed leaves no seat behind
 
 
 @dataclass
@@ -60,7 +63,13 @@ class Process:
         command = [sys.executable, "-m", "custody.vault.cli", "serve", "hot-1"]
         command += ["--approle", str(self.approle), "--socket", str(self.socket)]
         with self.log.open("ab") as log:
-            self.running = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            self.running = subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                preexec_fn=DIES_WITH_US,  # noqa: PLW1509  # two system calls
+            )
         while time.monotonic() < began + 60:
             if self.running.poll() is not None:
                 break

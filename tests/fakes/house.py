@@ -84,7 +84,7 @@ def certificate(tier: Tier, chain: Chain) -> WalletCertificate:
 @cache
 def roster() -> Roster:
     """Version 1."""
-    return Roster(deployment().genesis(), deployment().version.struct_hash)
+    return deployment().roster()
 
 
 @cache

@@ -19,7 +19,7 @@ from custody.keyfiles import Ed25519Signer, Secp256k1Signer, Signer
 from custody.rules.certificates import WalletCertificate
 from custody.rules.errors import Unavailable
 from custody.rules.refusals import Refused, Rule
-from custody.rules.roster import Person, RosterSeat, RosterVersion, Thresholds
+from custody.rules.roster import Person, Roster, RosterSeat, RosterVersion, Thresholds
 from custody.rules.signatures import Key, Signed
 from custody.rules.typed import ZERO32, Domain, Struct
 from custody.rules.wallets import Chain, Tier
@@ -207,6 +207,10 @@ class Deployment:
         signers += [ed25519("attestor")] * (without != "attestor")
         machines = [seat.sign_roster(message) for seat in self.seats if seat.name != without]
         return signed_by(message, domain, signers).joined(machines)
+
+    def roster(self) -> Roster:
+        """Version 1, as whoever verified it has it."""
+        return Roster(self.genesis(), self.domain.genesis)
 
     def pinned(self) -> "Deployment":
         """Born: every seat has pinned genesis."""

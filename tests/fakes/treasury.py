@@ -97,7 +97,7 @@ class FakeAnchors:
 @cache
 def roster() -> Roster:
     """Version 1."""
-    return Roster(world().deployment.genesis(), world().deployment.version.struct_hash)
+    return world().deployment.roster()
 
 
 @cache

@@ -162,13 +162,16 @@ def test_hostile_frames_end_their_connection_only(path: Path, frame: bytes) -> N
 
 def test_a_client_that_says_nothing_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """Silent connections are cut off, those above the limit at once; then there is room again."""
-    monkeypatch.setattr(wire, "SERVER_SECONDS", 0.5)
+    monkeypatch.setattr(wire, "SERVER_SECONDS", 1.5)  # on a busy machine, too, forty connections are made within it
     with served(HANDLERS) as path:
         silent = [_raw(path) for _ in range(40)]
         with pytest.raises(Unavailable):
             Client(path).call("echo")
-        time.sleep(1)
-        assert Client(path).call("echo") == {}
+        answered, deadline = None, time.monotonic() + 60
+        while answered is None and time.monotonic() < deadline:
+            with suppress(Unavailable):
+                answered = Client(path).call("echo")
+        assert answered == {}
         for connected in silent:
             connected.close()
 
