@@ -7,8 +7,8 @@ quorum, and each part decides for itself.
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,8 @@ from custody.settings import NodeSettings, PartSettings, Settings
 from devnet.contracts import DevnetContracts, deploy_all
 from devnet.network import COLD_SEATS, HOT_SEATS, Devnet
 from devnet.people import POLICY_OWNERS, Cast, gather, roster_version
-from devnet.services import Loop, Service, socket_path
+from devnet.processes import NodeFailed
+from devnet.services import Loop, Service, Web, socket_path
 
 EVM: Final = Chain("eip155:31338")
 BITCOIN: Final = Chain("bip122:0f9188f13cb7b2c71f2a335e3a4fc328")
@@ -74,8 +75,11 @@ class Services:
         self._net = net
         lifetime = net.anvil.lifetime
 
-        def part(name: str, *arguments: str) -> Service:
-            return Service(name, net.folder / f"{name}.d", net.home, arguments, lifetime)
+        def part(name: str, *arguments: str, at: Path | None = None) -> Service:
+            return Service(name, net.folder / f"{name}.d", net.home, arguments, lifetime, at=at)
+
+        def loop(name: str, *arguments: str, said: str = "") -> Loop:
+            return Loop(name, net.folder / f"{name}.d", net.home, arguments, lifetime, said=said)
 
         def seat(name: str) -> Service:
             server = net.hot.get(name) or net.cold[name]
@@ -86,17 +90,31 @@ class Services:
         self.cold = {name: seat(name) for name in COLD_SEATS}
         self.attestor = part("attestor", "attestor", "serve")
         self.relayer = part("relayer", "relayer", "serve")
-        self.watcher = Loop("watcher", net.folder / "watcher.d", net.home, ("watch",), lifetime)
+        self.deriver = part("deriver", "deriver", "serve", at=self.attestor.socket.with_name("deriver.sock"))
+        self.web = Web("api", net.folder / "api.d", net.home, ("api", "serve"), lifetime)
+        self.watcher, self.worker = loop("watcher", "watch"), loop("worker", "worker")
+        self.feeders = loop("feeders", "devnet", "quote", said="quoted")
 
     @property
     def online(self) -> list[Service]:
-        """Everything that runs all the time, but for the watcher, which needs a born deployment."""
-        return [*self.hot.values(), self.attestor, self.relayer]
+        """What answers on a socket and runs all the time, before birth too."""
+        return [*self.hot.values(), self.attestor, self.relayer, self.deriver]
+
+    @property
+    def loops(self) -> list[Service]:
+        """What acts by itself in a born deployment that is left living; a demonstration does these steps where it tells them."""
+        return [self.watcher, self.worker, self.feeders]
 
     @property
     def all(self) -> list[Service]:
         """Every process there can be, the cold seats last."""
-        return [self.watcher, *self.online, *self.cold.values()]
+        return [*self.loops, self.web, *self.online, *self.cold.values()]
+
+    def check_living(self) -> None:
+        """Whether everything that was to live on does: a loop says nothing where it is well. Raises NodeFailed."""
+        for service in (*self.loops, self.web, *self.online):
+            if service.pid is None:
+                raise NodeFailed(service.name, "ended at once", service.log)
 
     def start(self, services: list[Service]) -> None:
         """Start processes at once; two at a time, since each loads its libraries first."""
@@ -104,44 +122,79 @@ class Services:
             list(pool.map(lambda service: service.start(), services))
 
     def stop(self) -> None:
-        """Stop everything of ours, whoever started it."""
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda service: service.stop(), self.all))
+        """Stop everything of ours, whoever started it: first who asks, then who answers."""
+        asking: list[Service] = [*self.loops, self.web]
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(lambda service: service.stop(), asking))
+            list(pool.map(lambda service: service.stop(), [s for s in self.all if s not in asking]))
 
     @contextmanager
-    def ceremony(self) -> Iterator[None]:
-        """Cold seats brought up, unsealed, and their processes with them; all stopped again at the end."""
-        with self._net.ceremony():
+    def ceremony(self, names: Sequence[str] = COLD_SEATS) -> Iterator[None]:
+        """The named cold seats brought up, unsealed, and their processes with them; all stopped again at the end."""
+        seats = [self.cold[name] for name in names]
+        with self._net.ceremony(names):
             try:
-                self.start(list(self.cold.values()))
+                self.start(seats)
                 yield
             finally:
-                for service in self.cold.values():
-                    service.stop()
+                with ThreadPoolExecutor(len(seats)) as pool:
+                    list(pool.map(lambda service: service.stop(), seats))
 
 
-def raise_world(net: Devnet, services: Services, progress: Callable[[str], None]) -> World:
+def raise_world(net: Devnet, services: Services, progress: Callable[[str], None], *, living: bool = False) -> World:
     """Start Bulkhead's processes over a running network, and give birth where that has not happened yet.
 
-    Whoever calls stops the services again, also where this fails.
+    `living` starts those too that act by themselves. Whoever calls stops the services again, also where this fails.
     """
     cast = gather(net.home / "people")
-    deployer = _deployer(net)
+    deployer = open_deployer(net)
     contracts = _contracts(net, deployer, progress)
     _settings(net, services, contracts)
     parts.ledger_before_birth(Settings.load(net.home))
-    progress("starting seats, attestor, relayer")
+    progress("starting seats, attestor, relayer, deriver")
     services.start(services.online)
     world = World(net, cast, contracts, deployer, services)
-    if missing := _missing_wallets(world):
-        with services.ceremony():
-            progress("cold seats are up for the birth ceremony")
-            if not (net.home / GENESIS).exists():
-                _found(world, progress)
-            _activate(world, progress)
-            _make_wallets(world, missing, progress)
-        progress("cold seats are stopped again")
+    missing = _missing_wallets(world)
+    started: list[Future[bool]] = []
+    with ThreadPoolExecutor(4) as beside:
+
+        def begin(service: Service) -> None:
+            started.append(beside.submit(service.start))
+
+        if missing:
+            _give_birth(world, missing, services.loops if living else [], begin, progress)
+        else:
+            for service in (services.web, *(services.loops if living else ())):
+                begin(service)
+        for one in started:
+            one.result()
+    progress(f"the API answers at {services.web.url}")
+    if living:
+        services.check_living()
     return world
+
+
+def _give_birth(
+    world: World,
+    missing: tuple[Birth, ...],
+    loops: list[Service],
+    begin: Callable[[Service], None],
+    progress: Callable[[str], None],
+) -> None:
+    """What of the birth has not happened yet. Others begin beside it: the API once there is a genesis, loops once wallets are there."""
+    with world.services.ceremony():
+        progress("cold seats are up for the birth ceremony")
+        if not (world.net.home / GENESIS).exists():
+            _found(world, progress)
+        begin(world.services.web)  # for three seconds it takes no request anyway
+        _activate(world, progress)
+        _make_wallets(world, missing, progress)
+        for loop in loops:
+            begin(loop)
+        parts.attestor(
+            world.deployment.settings
+        ).statement()  # it sees cold seats' heads while they are up: a refill needs them
+    progress("cold seats are stopped again")
 
 
 def _contracts(net: Devnet, deployer: LocalAccount, progress: Callable[[str], None]) -> DevnetContracts:
@@ -158,7 +211,7 @@ def _contracts(net: Devnet, deployer: LocalAccount, progress: Callable[[str], No
     return contracts
 
 
-def _deployer(net: Devnet) -> LocalAccount:
+def open_deployer(net: Devnet) -> LocalAccount:
     """The account that deploys and mints the test tokens; a devnet's toy, and nobody in the roster."""
     path = net.folder / "deployer.key"
     if not path.exists():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""`bulkhead devnet up | status | down`."""
+"""`bulkhead devnet up | status | down`, and what a person does to it by hand: `pay | mine | advance | quote`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -36,6 +36,7 @@ def up(
 
     from devnet.binaries import ProgramMissing, WrongHash
     from devnet.birth import Services, raise_world
+    from devnet.guide import guide
     from devnet.network import Devnet, NetworkBusy
     from devnet.processes import NodeFailed
 
@@ -44,16 +45,19 @@ def up(
     services = Services(network)
     try:
         network.up()
-        raise_world(network, services, _say)
-        services.watcher.start()
-    except (NetworkBusy, NodeFailed, ProgramMissing, WrongHash) as error:
-        services.stop()
+    except (NetworkBusy, NodeFailed, ProgramMissing, WrongHash) as error:  # it stopped what it had started
         raise _fail(error) from error
-    except BaseException:  # Ctrl-C and surprises too: leave nothing half up
+    try:
+        raise_world(network, services, _say, living=True)
+    except BaseException as error:  # Ctrl-C and surprises too: leave nothing half up
         services.stop()
         network.down()
+        if isinstance(error, NodeFailed):
+            raise _fail(error) from error
         raise
-    _say(f"up in {time.monotonic() - began:.1f} s; stop it with: bulkhead devnet down")
+    _say(f"up in {time.monotonic() - began:.1f} s")
+    for line in guide(network.home, services.web.url):
+        typer.echo(line)
 
 
 @app.command()
@@ -89,6 +93,70 @@ def down(home: HomeOption = None) -> None:
         network.down()
     except NetworkBusy as error:
         raise _fail(error) from error
+
+
+@app.command()
+def pay(
+    address: Annotated[str, typer.Argument(help="Where to: a customer's deposit address.")],
+    amount: Annotated[str, typer.Argument(help="How much, in the asset's own unit.")],
+    asset: Annotated[str, typer.Argument(help="Its symbol; it names the chain too.")],
+    blocks: Annotated[int, typer.Option(min=0, help="Blocks on both chains afterwards, so that it is final.")] = 3,
+    home: HomeOption = None,
+) -> None:
+    """Somebody who is nobody to us pays an address, out of nothing."""
+    from devnet import hands
+    from devnet.network import Devnet
+
+    network = Devnet(home)
+    paid = hands.pay(network, address, amount, asset)
+    hands.mine(network, blocks)
+    _say(f"paid {paid.decimal} {asset} to {address}, with {blocks} blocks on top")
+
+
+@app.command()
+def mine(
+    blocks: Annotated[int, typer.Argument(min=1, max=1000, help="How many, on each chain.")] = 4,
+    home: HomeOption = None,
+) -> None:
+    """Make blocks on both chains, which stand still otherwise: a payment completes once enough of them are above it."""
+    from devnet import hands
+    from devnet.network import Devnet
+
+    evm, bitcoin = hands.mine(Devnet(home), blocks)
+    _say(f"Anvil at block {evm}, bitcoind at block {bitcoin}")
+
+
+@app.command()
+def advance(
+    seconds: Annotated[int, typer.Argument(min=1, max=10**8, help="How many; a day is 86400.")],
+    home: HomeOption = None,
+) -> None:
+    """Let time pass on the statement's clock, which a devnet's genesis declares; the feeders quote again at once."""
+    from devnet import hands
+    from devnet.network import Devnet
+
+    _say(f"statement time {hands.advance(Devnet(home), seconds)}")
+
+
+@app.command()
+def quote(
+    every: Annotated[
+        int, typer.Option(min=60, max=3300, help="Seconds of the statement's time; a price serves for an hour.")
+    ] = 1800,
+    home: HomeOption = None,
+) -> None:
+    """Quote prices as the devnet's two feeders until stopped, and at once when the clock was moved forward."""
+    import signal
+    import threading
+
+    from devnet.home import bulkhead_home
+    from devnet.prices import Feed, quote_forever
+
+    feed = Feed.open((home or bulkhead_home()).absolute())
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    quote_forever(feed, stop, every, typer.echo)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 """The people and programs of the devnet, each with a key file of their own, and the roster that names them."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -26,6 +26,8 @@ PEOPLE: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "gil": ("Gil Garcia", ("finance", "finance_staff")),
     "hana": ("Hana Horvat", ("compliance",)),
 }
+SPARE: Final = ("ana",)
+"""Who has a second key, as people with a spare hardware wallet do: two keys, and still one person."""
 POLICY_OWNERS: Final = ("cleo", "dan", "eve", "fay")
 ADDRESS_AUTHORITIES: Final = ("hana",)
 CLIENTS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
@@ -44,6 +46,13 @@ class Cast:
 
     people: Mapping[str, Secp256k1Signer]
     programs: Mapping[str, Ed25519Signer]
+    spare: Mapping[str, Secp256k1Signer] = field(default_factory=dict)
+    """Second keys, by person."""
+
+    def keys(self, person: str) -> tuple[Key, ...]:
+        """Every key of a person, the one they usually sign with first."""
+        second = self.spare.get(person)
+        return (self.people[person].key, *(() if second is None else (second.key,)))
 
     def sign(self, domain: Domain, signed: Signed[M], names: Iterable[str]) -> Signed[M]:
         """The document with these people's or programs' signatures added."""
@@ -56,7 +65,13 @@ def gather(folder: Path) -> Cast:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     (folder / "password").write_text(PASSWORD + "\n", encoding="ascii")
     people = {name: _person(folder / f"{name}.json") for name in PEOPLE}
-    return Cast(people, {name: _program(folder / f"{name}.pem") for name in (*CLIENTS, *FEEDERS)})
+    programs = {name: _program(folder / f"{name}.pem") for name in (*CLIENTS, *FEEDERS)}
+    return Cast(people, programs, {name: _person(folder / f"{name}-2.json") for name in SPARE})
+
+
+def open_feeders(folder: Path) -> Cast:
+    """The price feeders' keys alone: whoever quotes has no business with anybody else's."""
+    return Cast({}, {name: _program(folder / f"{name}.pem") for name in FEEDERS})
 
 
 def _person(path: Path) -> Secp256k1Signer:
@@ -87,7 +102,7 @@ def roster_version(
         chains=chains,
         clock="statement",
         people=tuple(
-            Person(name, full, groups, (cast.people[name].key,), (True,), _FAR)
+            Person(name, full, groups, cast.keys(name), (True,) * len(cast.keys(name)), _FAR)
             for name, (full, groups) in PEOPLE.items()
         ),
         clients=tuple(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Bulkhead's own processes in the devnet: each seat, the attestor, the relayer, the watcher; one process each."""
+"""Bulkhead's own processes in the devnet, one each: seats, attestor, relayer, deriver, API, watcher, worker, feeders."""
 
 import os
 import socket
@@ -7,26 +7,36 @@ import struct
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
-from devnet.processes import Command, Lifetime, Node
+import requests
+
+from devnet.pids import holds_port
+from devnet.processes import Command, Lifetime, Node, tail
+
+API_PORT: Final = 8480
+"""Where a person looks for the API; a free port where somebody else listens there."""
 
 
 class Service(Node):
     """One `bulkhead … serve` process. Ready when its own pid answers on its unix socket."""
 
     kind = "process"
-    start_seconds = 60.0
+    start_seconds = 120.0
 
     def __init__(
-        self, name: str, folder: Path, home: Path, arguments: Sequence[str], lifetime: Lifetime = Lifetime.PARENT
+        self,
+        name: str,
+        folder: Path,
+        home: Path,
+        arguments: Sequence[str],
+        lifetime: Lifetime = Lifetime.PARENT,
+        *,
+        at: Path | None = None,
     ) -> None:
         super().__init__(name, folder, lifetime)
         self.home, self.arguments = home, tuple(arguments)
-
-    @property
-    def socket(self) -> Path:
-        """Where it is reached."""
-        return socket_path(self.folder)
+        self.socket = at or socket_path(folder)
 
     @property
     def address(self) -> str:
@@ -40,7 +50,8 @@ class Service(Node):
 
     def start(self) -> bool:
         """Start it and wait until it answers; False when it was running already. Raises NodeFailed."""
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (self.folder, self.socket.parent):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.adopt():
             return False
         self._launch()
@@ -56,15 +67,73 @@ class Service(Node):
 
 
 class Loop(Service):
-    """A process that serves nobody: the watcher. Ready as soon as it lives."""
+    """A process that serves nobody: watcher, worker, feeders. Ready once it lives and has said what it says first, if anything."""
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        home: Path,
+        arguments: Sequence[str],
+        lifetime: Lifetime = Lifetime.PARENT,
+        *,
+        said: str = "",
+    ) -> None:
+        super().__init__(name, folder, home, arguments, lifetime)
+        self.said = said
+
+    @property
+    def address(self) -> str:
+        """It has none."""
+        return ""
 
     def ready(self) -> bool:
-        """It has not ended; `wait_ready` looks at that itself."""
-        return True
+        """It has said its word; that it has not ended, `wait_ready` looks at itself."""
+        return self.said in tail(self.log)
 
     def owns(self, pid: int) -> bool:
         """It holds no socket; being alive is all there is to ask."""
         return Path(f"/proc/{pid}").exists()
+
+
+class Web(Service):
+    """The API on a port of 127.0.0.1, the same one again if it can be had. Ready once it takes signed requests."""
+
+    @property
+    def url(self) -> str:
+        """Where clients reach it."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def address(self) -> str:
+        """The URL."""
+        return self.url
+
+    def command(self) -> Command:
+        """`api serve` on the port that was settled."""
+        bare = super().command()
+        return Command([*bare.argv, "--port", str(self.port)], bare.environment)
+
+    def start(self) -> bool:
+        """Start it on a port that is free, another one where somebody takes it first. Raises NodeFailed."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return Node.start(self)
+
+    def ready(self) -> bool:
+        """Whether it is ready by its own word: for three seconds it takes nothing that an earlier process may have taken."""
+        try:
+            answer = requests.get(f"{self.url}/v1/health", timeout=2, proxies={"http": ""})
+            return answer.ok and answer.json().get("ready") is True
+        except requests.RequestException:
+            return False
+
+    def owns(self, pid: int) -> bool:
+        """Whether this pid holds the port: whoever else answered there would be handed our clients' requests."""
+        return holds_port(pid, self.port)
+
+    def _remembered_port(self) -> int | None:
+        """The last one; at the first start the documented one, where the network lives on and a person will look for it."""
+        return super()._remembered_port() or (API_PORT if self.lifetime is Lifetime.DETACHED else None)
 
 
 def socket_path(folder: Path) -> Path:
