@@ -48,7 +48,20 @@ def demo(
 
 def scenes() -> list[Callable[..., None]]:
     """Every scene in the order in which it is played."""
-    from devnet.scenes import deposits, ledger, tampering, withdrawals
+    from devnet.scenes import (
+        attacks_forged,
+        attacks_nonce,
+        attacks_payload,
+        attacks_people,
+        attacks_rows,
+        backend,
+        ceremony,
+        deposits,
+        ledger,
+        tampering,
+        uncovered,
+        withdrawals,
+    )
 
     return [
         deposits.inventory,
@@ -59,9 +72,20 @@ def scenes() -> list[Callable[..., None]]:
         ledger.trades,
         withdrawals.automatic,
         withdrawals.by_people,
+        backend.over_the_api,
         withdrawals.batches,
+        ceremony.time_locked,
         withdrawals.fees,
+        ceremony.to_cold,
+        ceremony.refill,
         withdrawals.refusals,
+        uncovered.drained,
+        attacks_people.approvals,
+        attacks_payload.payloads,
+        attacks_rows.rows,
+        attacks_rows.backdated,
+        attacks_forged.forged,
+        attacks_nonce.equivocation,
         ledger.coverage,
         tampering.rows,
         ledger.footprint,

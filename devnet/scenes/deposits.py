@@ -67,7 +67,7 @@ def arrivals(stage: Stage, story: Story) -> None:
     send(stage.evm, sender, at["bob", EVM], value=10 * ETHER + 1)
     send(stage.evm, sender, contracts.forwarder, call_data("forward(address)", at["alice", EVM]), value=2 * ETHER)
     for token, customer, units in (
-        (contracts.usd, "bob", 250_000 * DOLLAR),
+        (contracts.usd, "bob", 500_000 * DOLLAR),
         (contracts.silent_usd, "carol", 1_000 * DOLLAR + 7),
     ):
         mint(stage.evm, stage.world.deployer, token, sender.address, units)
@@ -82,7 +82,7 @@ def arrivals(stage: Stage, story: Story) -> None:
         ("carol", "BTC"): 20_000_001,
         ("bob", "ETH"): 10 * ETHER + 1,
         ("alice", "ETH"): 2 * ETHER,
-        ("bob", "USDX"): 250_000 * DOLLAR,
+        ("bob", "USDX"): 500_000 * DOLLAR,
         ("carol", "USDN"): 1_000 * DOLLAR + 7,
     }
     got = {key: stage.available(*key) for key in expected}

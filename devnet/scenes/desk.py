@@ -5,7 +5,6 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Final
 
 from custody import parts
@@ -37,10 +36,12 @@ class Desk:
 
     stage: Stage
 
-    @cached_property
+    @property
     def worker(self) -> Parts:
-        """The worker's parts, on real seats, attestor, relayer and nodes."""
-        return open_worker(self.stage.deployment)
+        """The worker's parts, on real seats, attestor, relayer and nodes; the same for every scene."""
+        if self.stage.worker is None:
+            self.stage.worker = open_worker(self.stage.deployment)
+        return self.stage.worker
 
     @property
     def clock(self) -> Clock:
@@ -56,8 +57,12 @@ class Desk:
 
     def pass_a_day(self) -> None:
         """What was enrolled has been seen; the statement clock moves on, and feeders quote again."""
+        self.pass_time(DAY + 3_600)
+
+    def pass_time(self, seconds: int) -> None:
+        """What is new has been seen, so that its time runs; then the statement clock moves on, and feeders quote again."""
         self.attestor().statement()
-        self.attestor().advance(DAY + 3_600)
+        self.attestor().advance(seconds)
         self.quote()
 
     def quote(self) -> None:
@@ -112,16 +117,20 @@ class Desk:
     def work(self, story: Story, *transfers: Transfer) -> None:
         """Worker and watcher, with blocks between, until these transfers end or nothing moves."""
         for _ in range(_ROUNDS):
-            try:
-                told = list(work_once(self.worker))
-            except CustodyError as error:
-                told = [f"worker: {error}"]
-            for line in told:
-                _tell(story, line)
+            self.turn(story)
             if all(self.now(transfer).status.is_final for transfer in transfers):
                 return
             self.stage.mine(4)
             self.stage.watch()
+
+    def turn(self, story: Story, *, quiet: bool = False) -> None:
+        """The worker alone, until nothing moves; what does not answer is told and no end. Quiet where the claims tell it all."""
+        try:
+            told = list(work_once(self.worker))
+        except CustodyError as error:
+            told = [f"worker: {error}"]
+        for line in () if quiet else told:
+            _tell(story, line)
 
 
 def _tell(story: Story, line: str) -> None:
@@ -148,3 +157,11 @@ def outcome(attempt: Callable[[], Transfer]) -> set[str]:
 def all_transfers(work: UnitOfWork) -> list[Transfer]:
     """Every transfer of a demonstration, oldest first."""
     return [transfer for _, transfer in work.transfers.page(0, 500)]
+
+
+def find(stage: Stage, reference: str) -> Transfer:
+    """The transfer of a reference, as it stands. Raises LookupError where an earlier scene made none."""
+    found = [t for t in stage.deployment.store.read(all_transfers) if t.proposal.message.reference == reference]
+    if len(found) != 1:
+        raise LookupError(f"{len(found)} transfers with the reference {reference}")
+    return found[0]

@@ -12,6 +12,7 @@ from custody import parts
 from custody.bootstrap import Deployment, wall_clock
 from custody.chains.evm.client import EvmClient
 from custody.flows.ports import AttestorPort
+from custody.flows.worker import Parts
 from custody.rules.ledger import Account as LedgerAccount
 from custody.rules.ledger import AccountKind
 from custody.rules.wallets import Chain
@@ -29,6 +30,8 @@ class Stage:
     world: World
     deployment: Deployment
     addresses: dict[tuple[str, Chain], str] = field(default_factory=dict)
+    worker: Parts | None = None
+    """The worker's parts, opened by the first scene that works: each opening derives every address again."""
 
     @property
     def evm(self) -> EvmClient:

@@ -1,20 +1,14 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Coins go out: policy decides, people approve with their own keys, every seat decides for itself, the ledger settles."""
 
-from dataclasses import replace
-
 from eth_account import Account
 
-from custody import parts
-from custody.flows.signing import to_carry
 from custody.rules.facts import Purpose
-from custody.rules.payouts import SafeTx
-from custody.rules.refusals import Refused, Rule
-from custody.rules.seat_request import Request
+from custody.rules.refusals import Rule
 from custody.rules.transfers import Status
 from custody.rules.wallets import Tier
 from devnet.birth import BITCOIN, EVM
-from devnet.scenes.desk import Desk, all_transfers, outcome
+from devnet.scenes.desk import Desk, outcome
 from devnet.scenes.stage import Stage
 from devnet.story import Story
 
@@ -107,8 +101,8 @@ def fees(stage: Stage, story: Story) -> None:
 
 
 def refusals(stage: Stage, story: Story) -> None:
-    """What is refused on the way, each by its rule and by whom."""
-    story.chapter("Refused: by proposals, by approvals, and by every seat that is handed something else")
+    """What is not even recorded as waiting, each by its rule; the other refusals stand in the scenes of attacks."""
+    story.chapter("Refused: by proposals, before anything is held")
     desk, ether = Desk(stage), Account.create().address
     stranger = Account.create().address
     own = next(w for w in stage.deployment.inventory().on(EVM) if w.tier is Tier.OPERATIONAL).place
@@ -136,38 +130,3 @@ def refusals(stage: Stage, story: Story) -> None:
     ):
         rules = outcome(attempt)
         story.claim(f"{what}: refused", bool(rules) and (rule is None or str(rule) in rules), ", ".join(sorted(rules)))
-    mine = desk.propose("by-bo", "bob", "ETH", 6 * 10**18, ether, "bo")
-    story.claim(
-        "bo, who proposed, does not approve it",
-        str(Rule.INITIATOR_APPROVES) in desk.approve(mine, "bo"),
-        mine.waiting_for,
-    )
-    _seats_refuse(desk, story)
-
-
-def _seats_refuse(desk: Desk, story: Story) -> None:
-    """The request of the payout that went out, with one thing changed, straight to a seat's own process."""
-    store, seats = desk.stage.deployment.store, parts.seats(desk.stage.deployment.settings)
-    permits = store.read(lambda work: [p for t in all_transfers(work) if (p := work.transfers.permit_of(t.digest))])
-    requests = [found for permit in permits if (found := to_carry(store, permit.reservation.anchor))]
-    evm = next(request for request in requests if isinstance(request.payload, SafeTx))
-    payload = evm.payload
-    if not isinstance(payload, SafeTx):
-        raise TypeError(type(payload).__name__)
-    stranger = Account.create().address
-    told: dict[str, Request] = {
-        "operation=1 in a payload that was approved as a payment": replace(
-            evm, payload=replace(payload, operation=1 - payload.operation)
-        ),
-        "another destination": replace(evm, payload=replace(payload, to=stranger, data=b"", value=10**17, operation=0)),
-        "a payment that nobody proposed": replace(evm, transfers=()),
-        "another nonce for the same intents": replace(evm, payload=replace(payload, nonce=payload.nonce + 7)),
-    }
-    for what, request in told.items():
-        try:
-            seats["hot-1"].sign(request)
-        except Refused as refused:
-            rules = sorted({str(refusal.rule) for refusal in refused.refusals})
-            story.claim(f"seat hot-1, {what}: refused", bool(rules), ", ".join(rules)[:160])
-        else:
-            story.claim(f"seat hot-1, {what}: refused", held=False, seen="it signed")
