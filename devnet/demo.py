@@ -58,6 +58,7 @@ def scenes() -> list[Callable[..., None]]:
         ceremony,
         deposits,
         ledger,
+        measured,
         tampering,
         uncovered,
         withdrawals,
@@ -88,5 +89,6 @@ def scenes() -> list[Callable[..., None]]:
         attacks_nonce.equivocation,
         ledger.coverage,
         tampering.rows,
+        measured.batches,
         ledger.footprint,
     ]
