@@ -115,7 +115,9 @@ def check_sweep_covered(case: Case) -> Iterator[Refusal]:
         return
     if case.line and case.decoded.certificate != case.line[-1].struct_hash:
         return
-    yield from check(case.statement.coverage, {case.decoded.native}, [Outflow(case.decoded.native, case.decoded.fee, 0)])
+    yield from check(
+        case.statement.coverage, {case.decoded.native}, [Outflow(case.decoded.native, case.decoded.fee, 0)]
+    )
 
 
 def check_reserves(case: Case) -> Iterator[Refusal]:
