@@ -36,6 +36,7 @@ HELP: Final = {
     "coverage": "Reserves, liabilities and surplus of each asset at one final height per chain.",
     "statement": "The attestor's signed statement: make one, or verify one offline.",
     "worker": "The worker: authorize, ask seats to sign, broadcast, follow to finality, post; holds no key.",
+    "rebalance": "Hot wallets above their cap overflow into cold, below their floor a refill is proposed.",
     "transfers": "Every transfer, where it stands, and for whom or what it waits.",
     "approve": "See in plain words what a transfer would move, and approve exactly that with your own key.",
     "reject": "Say no to a transfer, with the reason; the initiator's own no cancels it.",

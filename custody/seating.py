@@ -11,8 +11,8 @@ from policies.strict_yaml import Node
 
 
 def in_force(bundle: Bundle) -> BundleInForce:
-    """A bundle's rules, asset registry and fee schedule, under the hash that this process computed."""
-    return BundleInForce(bundle.policy, bundle.assets, bundle.fees)
+    """A bundle's rules, asset registry, fee schedule and hot levels, under the hash that this process computed."""
+    return BundleInForce(bundle.policy, bundle.assets, bundle.fees, bundle.hot)
 
 
 def read_bundle(documents: Mapping[str, object]) -> BundleInForce:

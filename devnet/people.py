@@ -34,6 +34,7 @@ CLIENTS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     "backend": (("read", "propose"), "customer"),
     "matching": (("settle",), "system"),
     "auditor": (("read",), "system"),
+    "rebalancer": (("propose",), "operator"),
 }
 FEEDERS: Final = ("feed-1", "feed-2")
 ORGANISATIONS: Final = ("Alder Trust", "Birch Custody", "Cedar Vaults", "Bulkhead Operations")

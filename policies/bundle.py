@@ -17,13 +17,14 @@ from typing import Final
 
 from custody.rules.amounts import Asset, AssetKind, Assets
 from custody.rules.errors import InvalidInput
+from custody.rules.hot_bands import HotBand
 from custody.rules.ledger import canonical
 from custody.rules.refusals import Rule
 from custody.rules.requirement import Floors
 from custody.rules.settlements import BPS, FeeSchedule
 from custody.rules.wallets import Address, Chain
 from policies.evaluate import Policy
-from policies.limits import read_floors, read_limits
+from policies.limits import read_floors, read_hot_bands, read_limits
 from policies.quantities import duration, quantity, text, whole
 from policies.rules_model import Limits, PolicyRule
 from policies.rules_reader import read_rules
@@ -58,6 +59,11 @@ class Bundle:
     def limits(self) -> Limits:
         """Native limits that rules refer to, total over the assets."""
         return read_limits(self.documents["limits"], self.assets)
+
+    @cached_property
+    def hot(self) -> Mapping[str, HotBand]:
+        """Each asset's levels of a hot wallet; nothing in a bundle that names none."""
+        return read_hot_bands(self.limits, self.assets)
 
     @cached_property
     def floors(self) -> Floors:
@@ -98,7 +104,7 @@ def from_json(documents: Mapping[str, Node]) -> Bundle:
         raise InvalidInput("bundle", Rule.MALFORMED, ", ".join(sorted(documents)), ", ".join(FILES))
     checked = {name: check_node(document, name) for name, document in documents.items()}
     bundle = Bundle(json.loads(canonical(checked)))
-    _ = bundle.assets, bundle.fees, bundle.policy
+    _ = bundle.assets, bundle.fees, bundle.policy, bundle.hot
     return bundle
 
 

@@ -7,6 +7,7 @@ from typing import Final
 
 from custody.rules.amounts import Assets
 from custody.rules.errors import InvalidInput
+from custody.rules.hot_bands import HotBand
 from custody.rules.refusals import Rule
 from custody.rules.requirement import MOST_APPROVALS, Floors
 from custody.rules.wallets import Tier
@@ -16,6 +17,7 @@ from policies.shapes import below, for_each_asset, mapping, rows
 from policies.strict_yaml import Node
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*")
+_FLOOR, _TARGET, _CAP, _REFILL = "hot_wallet_floor", "hot_wallet_target", "hot_wallet_cap", "largest_refill"
 
 
 def read_limits(node: Node, assets: Assets, file: str = "limits.yaml:") -> Limits:
@@ -28,6 +30,35 @@ def read_limits(node: Node, assets: Assets, file: str = "limits.yaml:") -> Limit
         if _NAME.fullmatch(name) is None:
             raise InvalidInput(below(file, name), Rule.MALFORMED, repr(name), "a name of lower-case words joined by _")
     return {name: for_each_asset(row, assets, below(file, name), units) for name, row in node.items()}
+
+
+def read_hot_bands(limits: Limits, assets: Assets, file: str = "limits.yaml:") -> Mapping[str, HotBand]:
+    """Each asset's levels of a hot wallet, out of four limits. None where a bundle names neither floor nor target.
+
+    Cap and largest refill are the very limits that rules deny by, so what rebalancing aims at and what policy refuses cannot
+    drift apart. Raises InvalidInput: one level without the others, levels that do not rise, a step that is dust.
+    """
+    if _FLOOR not in limits and _TARGET not in limits:
+        return {}
+    for name in (_FLOOR, _TARGET, _CAP, _REFILL):
+        if name not in limits:
+            want = "floor, target, cap and largest refill of hot wallets together, or neither floor nor target"
+            raise InvalidInput(file, Rule.MALFORMED, f"no {name!r}", want)
+    found: dict[str, HotBand] = {}
+    for asset in assets:
+        symbol = asset.symbol
+        floor, target, cap, refill = (limits[name][symbol] for name in (_FLOOR, _TARGET, _CAP, _REFILL))
+        where = below(below(file, _TARGET), symbol)
+        if (
+            min(target - floor, cap - target, floor) < asset.dust
+        ):  # a step that is no payment would be proposed for ever
+            got = f"floor {floor}, target {target}, cap {cap} base units"
+            want = f"floor, target and cap each at least the dust of {symbol} ({asset.dust}) above the one before"
+            raise InvalidInput(where, Rule.MALFORMED, got, want)
+        if refill < asset.dust:
+            raise InvalidInput(below(below(file, _REFILL), symbol), Rule.DUST, str(refill), f"at least {asset.dust}")
+        found[symbol] = HotBand(floor, target, cap, refill)
+    return found
 
 
 def read_floors(node: Node, assets: Assets, file: str = "floors.yaml:") -> Floors:

@@ -3,6 +3,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from dataclasses import field as made
 from enum import Enum, auto
 from functools import cached_property
 from hashlib import sha256
@@ -12,6 +13,7 @@ from custody.rules.amounts import Assets
 from custody.rules.approvals import Approval
 from custody.rules.certificates import Enrolment, Rotation, WalletCertificate
 from custody.rules.errors import InvalidInput
+from custody.rules.hot_bands import HotBand
 from custody.rules.intents import Proposal, TransferIntent, Void
 from custody.rules.ledger import canonical
 from custody.rules.payouts import Payload, PsbtPayload, SafeTx, ToSign
@@ -133,11 +135,15 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class BundleInForce:
-    """A policy bundle as a seat uses it: its rules, its asset registry and its fee schedule, all under one hash."""
+    """A policy bundle as a seat uses it: its rules, its asset registry and its fee schedule, all under one hash.
+
+    `hot` are the levels that rebalancing aims at, by asset; a seat asks for none of them: its rules refuse above the cap.
+    """
 
     rules: PolicyInForce
     assets: Assets
     fees: FeeSchedule
+    hot: Mapping[str, HotBand] = made(default_factory=dict)
 
     @property
     def hash(self) -> bytes:
