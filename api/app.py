@@ -6,7 +6,7 @@ from typing import Final
 from fastapi import FastAPI
 
 from api import problems
-from api.gate import HEALTH, Gate
+from api.gate import HEALTH, WRITES_MOST, Gate
 from api.idempotency import Answers
 from api.openapi import ROUTERS, Described
 from api.parts import ApiParts
@@ -16,7 +16,7 @@ from api.routes.common import Json
 VERSION: Final = "1"
 
 
-def create_app(parts: ApiParts) -> FastAPI:
+def create_app(parts: ApiParts, writes_most: int = WRITES_MOST) -> FastAPI:
     """The API over ports that are handed in. Everything but health is behind the gate, the description of the API too."""
     app = Described(title="Bulkhead", version=VERSION, docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json")
     app.router.redirect_slashes = False  # a redirect would ask for another target than was signed
@@ -32,5 +32,5 @@ def create_app(parts: ApiParts) -> FastAPI:
 
     for router in ROUTERS:
         app.include_router(router)
-    app.add_middleware(Gate, parts=parts, window=window)
+    app.add_middleware(Gate, parts=parts, window=window, most=writes_most)
     return app

@@ -9,7 +9,7 @@ from typing import Any
 
 from api.schemas import ApprovalIn, Closed, ProposalIn
 from custody.flows.inventory import Wallet
-from custody.flows.ports import Enrolled, Moved, UnitOfWork
+from custody.flows.ports import Damaged, Enrolled, Moved, UnitOfWork
 from custody.flows.proposals import Draft
 from custody.rules.amounts import Amount, Asset, Assets
 from custody.rules.approvals import Approval
@@ -18,7 +18,8 @@ from custody.rules.coverage import liabilities, surplus
 from custody.rules.errors import InvalidInput
 from custody.rules.intents import Proposal, Rejection
 from custody.rules.ledger import Account, AccountKind
-from custody.rules.refusals import Rule
+from custody.rules.refusals import Refusal, Rule
+from custody.rules.requirement import Outcome
 from custody.rules.signatures import Signature, Signed
 from custody.rules.statements import Statement
 from custody.rules.transfers import Transfer
@@ -120,6 +121,22 @@ def transfer_out(transfer: Transfer, assets: Assets) -> Json:
     }
 
 
+def listed_out(found: Transfer | Damaged, assets: Assets) -> Json:
+    """A transfer in a list; of a damaged row its digest and what is wrong with it, since nothing in it is anybody's word."""
+    if isinstance(found, Damaged):
+        return _damaged_out(found.name, found.why)
+    try:
+        return transfer_out(found, assets)
+    except InvalidInput as error:  # an asset of nobody, column and document alike
+        digest = found.digest.hex()
+        return _damaged_out(digest, Refusal(Rule.ROW_DAMAGED, table="transfers", digest=digest, why=str(error)))
+
+
+def _damaged_out(digest: str, why: Refusal) -> Json:
+    operands = {name: str(value) for name, value in why.operands.items()}
+    return {"digest": f"0x{digest}", "damaged": {"rule": why.rule.value, "operands": operands}}
+
+
 def people_out(
     history: Sequence[Moved], approvals: Sequence[Approval], rejections: Sequence[Signed[Rejection]]
 ) -> Json:
@@ -135,8 +152,12 @@ def people_out(
 
 
 def draft_out(draft: Draft, assets: Assets) -> Json:
-    """What policy answers now, each rule with its first unmet condition, and who would be below zero."""
+    """What policy answers now, each rule with its first unmet condition, who would be below zero, and what freeze it would wait for.
+
+    `asks` is whom it would wait for: `nobody` where it goes by itself, though its decision names who is asked beyond the seats' caps.
+    """
     decision = draft.decision
+    asks = None if decision.requirement is None else str(decision.requirement)
     told = decision.to_json()
     told["unmet"] = [{"rule": u.rule, "part": u.part, "condition": u.condition} for u in decision.unmet]
     return {
@@ -146,10 +167,10 @@ def draft_out(draft: Draft, assets: Assets) -> Json:
         "from_tier": draft.route.source.tier.value,
         "destination_kind": draft.intent.destination_kind,
         "decision": told,
-        "asks": None if decision.requirement is None else str(decision.requirement),
+        "asks": "nobody" if decision.outcome is Outcome.AUTOMATIC else asks,
         "refusals": [
             {"rule": r.rule.value, "operands": {k: str(v) for k, v in r.operands.items()}}
-            for r in (*decision.refusals(), *draft.short)
+            for r in (*decision.refusals(), *draft.short, *draft.frozen)
         ],
     }
 

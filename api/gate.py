@@ -11,7 +11,7 @@ from starlette.types import Message as AsgiMessage
 from api.bodies import Left, check_json, receive_body
 from api.identity import Caller, identify
 from api.parts import ApiParts
-from api.problems import problem
+from api.problems import Busy, problem
 from api.replays import Window
 from api.signing import HeaderLines, Message
 from custody.rules.errors import CustodyError, InvalidInput
@@ -20,14 +20,18 @@ from custody.rules.refusals import Refusal, Refused, Rule
 HEALTH: Final = "/v1/health"
 CALLER: Final = "bulkhead.caller"
 """Where the gate leaves the caller in the ASGI scope."""
+WRITES_MOST: Final = 256
+"""Writes of one process that wait or are done at a time: a second or two of work. Whoever comes then is told to come again."""
+_READS: Final = ("GET", "HEAD")
 _GONE: Final[AsgiMessage] = {"type": "http.disconnect"}
 
 
 class Gate:
     """ASGI around the app: bounds the body, authenticates, refuses what is no strict JSON, and only then lets in."""
 
-    def __init__(self, app: ASGIApp, parts: ApiParts, window: Window) -> None:
+    def __init__(self, app: ASGIApp, parts: ApiParts, window: Window, most: int = WRITES_MOST) -> None:
         self._app, self._parts, self._window = app, parts, window
+        self._most, self._writes = most, 0  # counted on the event loop's one thread
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -38,16 +42,29 @@ class Gate:
             await send({"type": "websocket.close", "code": 1008})
             return
         try:
+            self._check_room(
+                scope
+            )  # before anything is spent on it, and before its nonce is: the same request may come again
             message = _message(scope)
             lengths = message.headers.all("content-length")
             body = await receive_body(receive, lengths[0] if lengths else None)
             scope[CALLER] = await run_in_threadpool(self._admit, message, body)
+            self._check_room(scope)  # others may have come in meanwhile; a stranger who drips his body holds no place
         except Left:
             return
         except CustodyError as error:
             await problem(error)(scope, receive, send)
             return
-        await self._app(scope, _replayed(body), send)
+        counted = scope["method"] not in _READS
+        self._writes += counted
+        try:
+            await self._app(scope, _replayed(body), send)
+        finally:
+            self._writes -= counted
+
+    def _check_room(self, scope: Scope) -> None:
+        if scope["method"] not in _READS and self._writes >= self._most:
+            raise Busy([Refusal(Rule.BUSY, waiting=self._writes, most=self._most)])
 
     def _admit(self, message: Message, body: bytes) -> Caller:
         caller = identify(self._parts, self._window, message, body)

@@ -21,6 +21,8 @@ from custody.rules.refusals import Refusal, Refused, Rule
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_SECONDS: Final = 2
 """When to try again after 503."""
+BUSY_SECONDS: Final = 1
+"""When to try again after 429."""
 _LOG: Final = logging.getLogger("bulkhead.api")
 _TOLD: Final = 300
 _MANY: Final = 20
@@ -63,11 +65,13 @@ _STATUS: Final[Mapping[Rule, HTTPStatus]] = {
     Rule.MEDIA_TYPE: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     **dict.fromkeys((Rule.ROW_DAMAGED, Rule.INTERNAL), HTTPStatus.INTERNAL_SERVER_ERROR),
     Rule.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
+    Rule.BUSY: HTTPStatus.TOO_MANY_REQUESTS,
 }
 """Every other rule is 422: it was understood, and refused."""
 _GRAVEST: Final = (
     HTTPStatus.INTERNAL_SERVER_ERROR,
     HTTPStatus.SERVICE_UNAVAILABLE,
+    HTTPStatus.TOO_MANY_REQUESTS,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     HTTPStatus.BAD_REQUEST,
@@ -87,6 +91,10 @@ class Absent(Refused):
     """What the path names does not exist: always 404."""
 
 
+class Busy(Refused):
+    """More writes wait than are taken in: always 429, and nothing of this one was looked at or recorded."""
+
+
 class Unproven(Refused):
     """Evidence that does not hold, or that the attestor refuses to give: always 503, with the rules, for it is not the caller's fault."""
 
@@ -104,6 +112,8 @@ def problem(error: CustodyError) -> Response:
             return _answer(HTTPStatus.UNAUTHORIZED, error.refusals, {"WWW-Authenticate": "Signature"})
         case Absent():
             return _answer(HTTPStatus.NOT_FOUND, error.refusals)
+        case Busy():
+            return _answer(HTTPStatus.TOO_MANY_REQUESTS, error.refusals, {"Retry-After": str(BUSY_SECONDS)})
         case Unproven():
             return _answer(HTTPStatus.SERVICE_UNAVAILABLE, error.refusals, {"Retry-After": str(RETRY_SECONDS)})
         case Refused():

@@ -8,7 +8,7 @@ from custody.chains.evm.safes import SafeContracts
 from custody.chains.scripts import check_script, descriptor_builder, safe_builder
 from custody.chains.views import open_view
 from custody.flows.birth import admit_wallet, check_wallet, draft_wallet
-from custody.parts import relayer, seats_named
+from custody.parts import attestor, relayer, seats_named
 from custody.rules.certificates import WalletCertificate, check_shape
 from custody.rules.refusals import raise_if
 from custody.rules.signatures import Signed
@@ -40,6 +40,15 @@ def create_wallet(deployment: Deployment, signed: Signed[WalletCertificate]) -> 
     raise_if(check_wallet(deployment.roster, signed, known, check_script, wall_clock()))
     admit_wallet(deployment.store, signed, seats_named(deployment.settings, [s.key.seat for s in signed.message.seats]))
     return _put_on_chain(deployment, signed)
+
+
+def show_heads(deployment: Deployment) -> frozenset[str]:
+    """One statement while cold seats are up: the seats whose heads the attestor has seen. A silent one is left out and stops nothing.
+
+    A seat signs nothing under a statement that does not name its head, and a cold one answers at ceremonies only: without this the
+    first refill would need a ceremony more. Raises Unavailable and Refused as `AttestorPort.statement`.
+    """
+    return frozenset(position.seat for position in attestor(deployment.settings).statement().message.seats)
 
 
 def _put_on_chain(deployment: Deployment, signed: Signed[WalletCertificate]) -> str:

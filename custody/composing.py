@@ -132,6 +132,7 @@ class MirrorKernel:
                 screening=NobodyListed(),
                 maximum_fee=maximum_fees(bundle.assets),
                 freezes=self._freezes.read(work, newest, now),
+                frozen_by=self._freezes.people,
             )
 
         return self._store.read(read)

@@ -6,6 +6,8 @@ It holds no key. Seats, attestor and relayer are other processes that it can ask
 
 import json
 import logging
+import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -18,7 +20,7 @@ from custody.chains.addresses import ChainDeriver
 from custody.chains.payloads import decode
 from custody.chains.payouts import open_payouts
 from custody.chains.views import open_view
-from custody.composing import MirrorKernel, read_genesis
+from custody.composing import MirrorKernel, read_genesis, wall_clock
 from custody.flows.ports import ChainView, Clock, PayoutChain
 from custody.flows.worker import Line, Pace, Parts, StepReport, step
 from custody.parts import attestor, relayer, seats
@@ -62,7 +64,41 @@ def open_worker(deployment: Deployment) -> Parts:
         views[chain] = open_view(chain, node.url, node.cookie, assets)
     reached = tuple(seats(settings).values())
     clock: Clock = kernel.clock
-    return Parts(deployment.store, kernel, chains, views, reached, attestor(settings), decode, clock)
+    return Parts(
+        deployment.store,
+        kernel,
+        chains,
+        views,
+        reached,
+        attestor(settings),
+        decode,
+        clock,
+        holder=holder_of(os.getpid()),
+        wall=wall_clock,
+        gone=is_gone,
+    )
+
+
+def holder_of(pid: int) -> str:
+    """A process's name among workers: machine, pid and the moment it started, since a pid comes back."""
+    return f"{socket.gethostname()}/{pid}/{_started(pid)}"
+
+
+def is_gone(holder: str) -> bool:
+    """Whether a holder was a process of this machine and is no more: a worker that was killed is not waited for at its restart."""
+    machine, _, process = holder.rpartition("/")[0].rpartition("/")
+    if machine != socket.gethostname() or not process.isdecimal() or not Path("/proc/self/stat").exists():
+        return False
+    return holder_of(int(process)) != holder
+
+
+def _started(pid: int) -> str:
+    """Clock ticks from this machine's start to the process's; empty where there is none, or only what its parent has not reaped."""
+    try:
+        told = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if told[0] in "ZX" else told[19]
 
 
 def work_once(parts: Parts) -> Iterator[str]:

@@ -18,7 +18,7 @@ from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
 from custody import parts
-from custody.birthing import create_wallet, draft_certificate
+from custody.birthing import create_wallet, draft_certificate, show_heads
 from custody.bootstrap import GENESIS, Deployment, open_deployment, wall_clock
 from custody.chains.evm.client import EvmClient
 from custody.flows.birth import Part, found, machines_sign
@@ -191,9 +191,7 @@ def _give_birth(
         _make_wallets(world, missing, progress)
         for loop in loops:
             begin(loop)
-        parts.attestor(
-            world.deployment.settings
-        ).statement()  # it sees cold seats' heads while they are up: a refill needs them
+        show_heads(world.deployment)  # while cold seats are up: a refill needs them
     progress("cold seats are stopped again")
 
 

@@ -6,7 +6,16 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from api import cursors
-from api.documents import approval_of, digest_of, draft_out, people_out, proposal_of, rejection_of, transfer_out
+from api.documents import (
+    approval_of,
+    digest_of,
+    draft_out,
+    listed_out,
+    people_out,
+    proposal_of,
+    rejection_of,
+    transfer_out,
+)
 from api.routes.common import Anybody, Json, Parts, Proposer, Reader, Remembered
 from api.schemas import ApprovalIn, ProposalIn, RejectionIn
 from custody.flows import proposals
@@ -53,15 +62,15 @@ def get_transfers(
     limit: cursors.Limit = cursors.PAGE,
     cursor: cursors.Cursor = None,
 ) -> Json:
-    """Transfers, oldest first."""
+    """Transfers, oldest first. A damaged row hides no other: it is listed as its digest and what is wrong with it."""
     after, assets = cursors.read_number("transfers", cursor), parts.kernel().assets
     name = None if wallet is None else digest_of(wallet, "wallet")
     rows = parts.store.read(
-        lambda work: work.transfers.page(after, limit + 1, account=account, wallet=name, statuses=status or ())
+        lambda work: work.transfers.examine(after, limit + 1, account=account, wallet=name, statuses=status or ())
     )
     page = rows[:limit]
     following = cursors.make("transfers", str(page[-1][0])) if len(rows) > limit else None
-    return {"items": [transfer_out(transfer, assets) for _, transfer in page], "next_cursor": following}
+    return {"items": [listed_out(found, assets) for _, found in page], "next_cursor": following}
 
 
 @router.get("/{transfer_id}")

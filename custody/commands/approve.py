@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from custody.bootstrap import Deployment
     from custody.flows.kernel import Kernel
+    from custody.flows.ports import Damaged
     from custody.flows.reviewing import Review
     from custody.keyfiles import Signer
     from custody.rules.amounts import Assets
@@ -104,19 +105,20 @@ def transfers(
         context.obj = home_option
         return
     from custody.bootstrap import open_deployment
+    from custody.flows.ports import Damaged
     from custody.rules.transfers import Status
 
     deployment = open_deployment(home(home_option), read_only=True)
     statuses = list(Status) if every else [status for status in Status if not status.is_final]
     after, rows = 0, []
-    while page := deployment.store.read(lambda work, a=after: work.transfers.page(a, statuses=statuses)):  # type: ignore[misc]
+    while page := deployment.store.read(lambda work, a=after: work.transfers.examine(a, statuses=statuses)):  # type: ignore[misc]
         rows += [found for _, found in page]
         after = page[-1][0]
     if as_json:
         say_json([_as_json(found) for found in rows])
         return
     for found in rows:
-        for line in _listed(found, deployment.bundle.assets):
+        for line in _damaged(found) if isinstance(found, Damaged) else _listed(found, deployment.bundle.assets):
             out.print(line, markup=False)
     if rows:
         out.print("")
@@ -135,7 +137,11 @@ def show(context: typer.Context, transfer: Named, home_option: Home = None) -> N
         out.print(line, markup=False)
 
 
-def _as_json(found: "Transfer") -> dict[str, object]:
+def _as_json(found: "Transfer | Damaged") -> dict[str, object]:
+    from custody.flows.ports import Damaged
+
+    if isinstance(found, Damaged):
+        return {"digest": "0x" + found.name, "damaged": str(found.why)}
     return {
         "id": found.intent.id,
         "digest": "0x" + found.digest.hex(),
@@ -144,6 +150,14 @@ def _as_json(found: "Transfer") -> dict[str, object]:
         "waiting_for": found.waiting_for,
         "intent": found.intent.to_json(),
     }
+
+
+def _damaged(found: "Damaged") -> "Iterator[str]":
+    """A row that somebody changed: what is wrong with it, and nothing that it says."""
+    from custody.rules import words
+
+    yield ""
+    yield f"0x{found.name}  is damaged, and does not move: {words.clean(str(found.why))}"
 
 
 def _listed(found: "Transfer", assets: "Assets") -> "Iterator[str]":

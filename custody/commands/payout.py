@@ -25,15 +25,26 @@ Named = Annotated[
 
 @app.command("export")
 def export(
-    transfer: Named, target: Annotated[Path, typer.Argument(help="Where to write it.")], home_option: Home = None
+    transfer: Named,
+    target: Annotated[Path, typer.Argument(help="Where to write it.")],
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="Ask the attestor for a new statement first, where a seat refused the last one."),
+    ] = False,
+    home_option: Home = None,
 ) -> None:
     """Write what seats are asked about a payout: unsigned payload, intents, approvals, statement."""
     from custody.bootstrap import open_deployment
-    from custody.flows.signing import to_carry
+    from custody.flows.signing import renew, to_carry
 
-    store = open_deployment(home(home_option), read_only=True).store
-    anchor = _permit(store, transfer).reservation.anchor
-    request = to_carry(store, anchor)
+    deployment = open_deployment(home(home_option), read_only=not fresh)
+    anchor = _permit(deployment.store, transfer).reservation.anchor
+    if fresh:
+        from custody.parts import attestor
+        from custody.working import KernelReader
+
+        renew(deployment.store, KernelReader(deployment)(), attestor(deployment.settings), anchor)
+    request = to_carry(deployment.store, anchor)
     if request is None:
         raise Refused([Refusal(Rule.UNKNOWN_TRANSFER, transfer=transfer, want="one that seats were asked about")])
     write_json(target, request.to_json())

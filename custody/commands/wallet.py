@@ -8,8 +8,8 @@ import typer
 
 from custody.commands.common import Home, home, out, read_signed, write_json
 from custody.rules.certificates import WalletCertificate
-from custody.rules.errors import InvalidInput
-from custody.rules.refusals import Rule
+from custody.rules.errors import InvalidInput, Unavailable
+from custody.rules.refusals import Refused, Rule
 from custody.rules.signatures import Signed
 from custody.rules.wallets import Chain, Tier
 
@@ -42,13 +42,23 @@ def create(
     file: Annotated[Path, typer.Argument(help="A certificate with people's signatures.")], home_option: Home = None
 ) -> None:
     """Check everything, let each seat accept, record it, and put the wallet on its chain."""
-    from custody.birthing import create_wallet
+    from custody.birthing import create_wallet, show_heads
     from custody.bootstrap import open_deployment
 
     signed = read_signed(file)
     if not isinstance(signed.message, WalletCertificate):
         raise InvalidInput(file.name, Rule.MALFORMED, type(signed.message).__name__, "a WalletCertificate")
-    where = create_wallet(open_deployment(home(home_option)), Signed(signed.message, signed.signatures))
+    deployment = open_deployment(home(home_option))
+    where = create_wallet(deployment, Signed(signed.message, signed.signatures))
     out.print(
         f"accepted by {signed.message.n} seats; {signed.message.label} on {signed.message.chain}: {where}", markup=False
     )
+    seen = frozenset[str]()
+    try:
+        seen = show_heads(deployment)
+    except (Unavailable, Refused) as error:  # the wallet is born all the same; the next statement does as well
+        out.print(f"no statement by the attestor: {error}", markup=False)
+    unseen = [key.key.seat for key in signed.message.seats if key.key.seat not in seen]
+    if unseen:
+        told = ", ".join(unseen)
+        out.print(f"the attestor has not seen {told}: bulkhead statement make, while they are up", markup=False)

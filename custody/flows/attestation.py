@@ -12,7 +12,7 @@ from functools import partial
 from threading import Lock
 from typing import Final
 
-from custody.flows.attesting_payouts import Asking, Ground, consumed, flown
+from custody.flows.attesting_payouts import Asking, Ground, consumed, flown, reserved
 from custody.flows.history import History
 from custody.flows.inventory import GAP, Inventory, InventoryReader, check_derived
 from custody.flows.mirror import ROSTER, rosters_from, upcoming
@@ -270,12 +270,17 @@ class Attestor:
     def _landed(
         self, ground: Ground, panels: Mapping[Chain, Panel], states: Mapping[bytes, SafeState], time: int
     ) -> Sequence[Flight]:
-        """What is in flight at this statement's final blocks: nothing else than a consumed anchor ends a flight."""
+        """What is in flight at this statement's final blocks: nothing else than a consumed anchor ends a flight.
+
+        And not where the hold was released though that may have paid it: the coins are gone, and owed again.
+        """
         flying = {
             flight.attested.digest: flight.attested.anchor for flight in self._memory.flights() if not flight.ended
         }
         ended = {anchor: consumed(anchor, ground, panels, states) for anchor in set(flying.values())}
-        self._memory.land([digest for digest, anchor in flying.items() if ended[anchor]], time)
+        ends = ground.ledger.ends
+        landed = [d for d, anchor in flying.items() if ended[anchor] and not ends.may_still_pay(d, anchor)]
+        self._memory.land(landed, time)
         return self._memory.flights()
 
     def _examine(
@@ -298,7 +303,8 @@ class Attestor:
         intents = dict(find(work, asked, self._audited, rosters[-1], known, time))
         sighted = look(work, self._audited, inventory, tuple(intents.values()), self._enrolled)
         prices = self._prices.fresh(work.documents, rosters[-1], time) if asked else Prices({})
-        return Ground(rosters[-1], inventory, self._audited, finals, intents, sighted, prices)
+        pinned = tuple(reserved(work, intents))
+        return Ground(rosters[-1], inventory, self._audited, finals, intents, sighted, prices, pinned)
 
     def _audit(self, work: UnitOfWork, authorities: Authorities, panels: Mapping[Chain, Panel]) -> None:
         if self._audited.head.position:  # what is new since the last statement did not happen before it
@@ -308,6 +314,7 @@ class Attestor:
         if findings and all(finding.refusal.rule is Rule.ORIGIN_UNKNOWN for finding in findings):
             raise Unavailable("origins", "; ".join(str(finding) for finding in findings[:_TOLD]))
         raise_if(Refusal(f.refusal.rule, **{**f.refusal.operands, "position": f.position}) for f in findings)
+        raise_if(self._audited.ends.check(self._vouched.position, self._memory.bound_to))
 
     # chains
 

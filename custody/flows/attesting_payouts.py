@@ -14,7 +14,7 @@ from typing import Final
 
 from custody.flows.inventory import Inventory, Wallet
 from custody.flows.panel import Panel
-from custody.flows.ports import Prices, Screening
+from custody.flows.ports import Prices, Screening, UnitOfWork
 from custody.flows.sights import Sighted
 from custody.flows.verification import AuditState
 from custody.rules import holds
@@ -22,8 +22,9 @@ from custody.rules.amounts import Asset, Assets
 from custody.rules.deposits import BlockRef
 from custody.rules.facts import Purpose
 from custody.rules.in_flight import DAY, HOUR, Attested, Flight, Move, Outgoing, outgoing
-from custody.rules.intents import Anchor, TransferIntent
+from custody.rules.intents import NONCES_AHEAD, Anchor, TransferIntent
 from custody.rules.ledger import Account, AccountKind
+from custody.rules.payments import Reservation
 from custody.rules.refusals import Refusal, Rule
 from custody.rules.roster import Roster
 from custody.rules.statements import IntentFacts, SafeState
@@ -31,8 +32,6 @@ from custody.rules.typed import ZERO32
 from custody.rules.wallets import Address, Chain
 from custody.rules.walls import CUSTOMER
 
-NONCES_AHEAD: Final = 1000
-"""How far beyond a Safe's next nonce an anchor may lie."""
 INTENTS_MOST: Final = 1000
 
 
@@ -41,7 +40,8 @@ class Ground:
     """What one statement stands on: roster and inventory as verified, an audited ledger, one final block per chain.
 
     `intents` are those asked for that were found in the journal or prove themselves, by digest; `sighted` what the store shows and
-    may be seen for the first time; `prices` are none where no intent is asked for.
+    may be seen for the first time; `prices` are none where no intent is asked for. `reserved` is what permits of these intents pin,
+    as rows have it: it is only ever looked at to refuse.
     """
 
     roster: Roster
@@ -51,6 +51,19 @@ class Ground:
     intents: Mapping[bytes, TransferIntent]
     sighted: Sighted
     prices: Prices
+    reserved: tuple[Reservation, ...] = ()
+
+
+def reserved(work: UnitOfWork, intents: Mapping[bytes, TransferIntent]) -> Iterator[Reservation]:
+    """What the recorded permits of these intents pin on Bitcoin, each once."""
+    seen = set[bytes]()
+    for digest, intent in intents.items():
+        if digest in seen or Chain(intent.chain).is_evm:
+            continue
+        permit = work.transfers.permit_of(digest)
+        if permit is not None:
+            seen.update(permit.intents)
+            yield permit.reservation
 
 
 def consumed(
@@ -124,6 +137,7 @@ class Asking:
                 Rule.MALFORMED, field="intents", got=len(self.digests), want=f"at most {INTENTS_MOST}, each once"
             )
         yield from self._check_anchor()
+        yield from self._check_coins()
         for digest in self.digests:
             intent = self.intents.get(digest)
             if intent is None:
@@ -142,6 +156,25 @@ class Asking:
             )
         elif known:
             yield Refusal(Rule.ANCHOR_SPENT, **told)
+
+    def _check_coins(self) -> Iterator[Refusal]:
+        """Every coin that pays these intents stands credited, at an address of this wallet, and unspent.
+
+        Whoever knows the descriptor can pay an index that nobody watches: a payout that spends such a coin is mined, no entry can be
+        made of it that an audit explains, and every later statement fails. Without intents nothing new is spent: a void takes the
+        anchor alone, and an anchor that was credited once may need one.
+        """
+        chain, wallet = Chain(self.anchor.chain), self.anchor.wallet
+        if chain.is_evm or not self.digests:
+            return
+        pinned = (r.references for r in self.ground.reserved if r.anchor == self.anchor)
+        for outpoint in sorted({self.anchor.reference}.union(*pinned)):
+            coin = Anchor(chain.name, wallet, outpoint)
+            told = {"chain": chain.name, "wallet": wallet.hex(), "coin": outpoint}
+            if f"{chain.name}/{outpoint}" not in self.ground.ledger.coins:
+                yield Refusal(Rule.COIN_GONE, **told, want="an output whose deposit the ledger has credited")
+            elif coin != self.anchor and consumed(coin, self.ground, self.panels, self.states) is not False:
+                yield Refusal(Rule.COIN_GONE, **told, want="an unspent final output of the wallet")
 
     def _check_intent(self, digest: bytes, intent: TransferIntent) -> Iterator[Refusal]:
         if (intent.chain, intent.wallet) != (self.anchor.chain, self.anchor.wallet):

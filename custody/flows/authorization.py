@@ -11,7 +11,7 @@ from typing import Final
 
 from custody.flows.facts import decide, gather
 from custody.flows.inventory import Wallet
-from custody.flows.kernel import Kernel, Outside, ask_outside, check_fee
+from custody.flows.kernel import Kernel, Outside, ask_outside, check_fee, check_frozen
 from custody.flows.ports import Anchors, Store, UnitOfWork
 from custody.flows.routes import Route, find_route
 from custody.rules import holds, seat_request
@@ -30,6 +30,7 @@ from custody.rules.roster import ApiClient, Person, Roster
 from custody.rules.signatures import Signed
 from custody.rules.statements import Statement
 from custody.rules.transfers import Permit, Status, SubStatus, Transfer, move
+from custody.rules.typed import ZERO_ADDRESS
 from custody.rules.waiting import waits_for
 from custody.rules.wallets import Address, Chain
 from custody.rules.walls import CUSTOMER
@@ -107,7 +108,13 @@ def authorize(
         return store.run(lambda work: _withhold(work, judge(work), now) or _again())
     wallet, payments = _wallet(tried), tuple(_payment(judged) for judged in tried)
     taken = store.read(lambda work: work.transfers.taken(wallet.chain.name, wallet.name))
-    reservation = anchors.next_anchor(wallet.name, wallet.certificate, payments, taken)
+    reservation = anchors.next_anchor(
+        wallet.name,
+        wallet.certificate,
+        payments,
+        taken,
+        lambda outpoints: store.read(lambda work: work.deposits.credited(wallet.chain, outpoints)),
+    )
     permit = Permit(reservation, tuple(digests), statement.message.sequence, now)
     _check_reservation(permit, wallet)
 
@@ -267,7 +274,7 @@ def _judge(ground: _Ground, digest: bytes) -> _Judged:
         return _Judged(transfer, tuple(found))
     initiator = proposer_of(transfer.proposal, kernel.roster, ground.now)
     found += _check_initiator(transfer, pinned, initiator, ground.now)
-    found += _check_freeze(kernel, intent, ground.now)
+    found += check_frozen(kernel, intent, ground.now)
     found += check_fee(kernel, intent)
     found += _check_hold(ground, transfer)
     try:
@@ -320,12 +327,6 @@ def _check_initiator(
             yield Refusal(Rule.SIGNER_UNKNOWN, document="Proposal", got=got, want=transfer.intent.initiator)
 
 
-def _check_freeze(kernel: Kernel, intent: TransferIntent, now: int) -> Iterator[Refusal]:
-    freeze = kernel.freeze_of(intent, now)
-    if freeze is not None:
-        yield Refusal(Rule.FROZEN, scope=freeze.scope, lapses=freeze.lapses, reason=freeze.reason)
-
-
 def _check_hold(ground: _Ground, transfer: Transfer) -> Iterator[Refusal]:
     """The hold that the row names is the journal's entry for exactly this intent, posting by posting."""
     origin = Hold(transfer.proposal.message, transfer.proposal.signatures, transfer.intent)
@@ -347,8 +348,9 @@ def _check_route(intent: TransferIntent, route: Route) -> Iterator[Refusal]:
     newest = route.source.certificate.struct_hash
     if intent.certificate != newest:
         yield Refusal(Rule.CERTIFICATE_OLDER, got=intent.certificate.hex(), want=newest.hex())
-    if intent.decimals != route.asset.decimals or (route.asset.contract and intent.token != route.asset.contract.text):
-        yield Refusal(Rule.TOKEN_MISMATCH, asset=intent.asset, got=intent.token, want=str(route.asset.contract))
+    token = ZERO_ADDRESS if route.asset.contract is None else route.asset.contract.text
+    if (intent.decimals, intent.token) != (route.asset.decimals, token):
+        yield Refusal(Rule.TOKEN_MISMATCH, asset=intent.asset, got=intent.token, want=token)
     if (intent.enrolment, intent.destination_kind) != (route.enrolment, route.kind.value):
         yield Refusal(Rule.ENROLMENT, to=intent.destination, want="the enrolment that the intent names")
 
@@ -421,10 +423,15 @@ def _outflows(kernel: Kernel, intent: TransferIntent, *, leaves: bool) -> Iterat
 
 
 def _permitted(ground: _Ground) -> Iterator[Outflow]:
-    """Permits that the statement may not know of yet. One that it does know counts twice, which only tightens."""
+    """Permits that the statement may not know of yet. One that it does know counts twice, which only tightens.
+
+    One whose row is damaged is not counted here: unattested, it never moves; attested, the statement has it in flight.
+    """
     after = 0
-    while page := ground.work.transfers.page(after, statuses=_ASKED):
+    while page := ground.work.transfers.examine(after, statuses=_ASKED):
         for after, transfer in page:  # noqa: B007
+            if not isinstance(transfer, Transfer):
+                continue
             source = ground.kernel.inventory.wallets.get(transfer.intent.wallet)
             place = Address(Chain(transfer.intent.chain), transfer.intent.destination)
             to = ground.kernel.inventory.wallet_of(place)

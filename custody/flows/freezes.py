@@ -91,6 +91,8 @@ class FreezeReader:
 
     def __init__(self) -> None:
         self._verified: dict[Signed[Freeze], None] = {}
+        self.people: dict[bytes, str] = {}
+        """Who signed each of those that were read last, by its struct hash: whom to ask."""
 
     def read(self, work: UnitOfWork, roster: Roster, now: int) -> tuple[Freeze, ...]:
         """Every freeze that lapses later than now and that no quorum ended, in the order they were recorded."""
@@ -99,6 +101,8 @@ class FreezeReader:
                 self._verified[signed] = None
         self._verified = {signed: None for signed in self._verified if signed.message.lapses > now}
         known = {signed.message.struct_hash: signed.message for signed in self._verified}
+        people = {signed.message.struct_hash: roster.people_who_signed(signed, now) for signed in self._verified}
+        self.people = {digest: ", ".join(sorted(who)) for digest, who in people.items() if who}
         ended = set(_ended(work.documents, known, roster, now)) if known else set[bytes]()
         return tuple(frozen for digest, frozen in known.items() if digest not in ended)
 

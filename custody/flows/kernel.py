@@ -20,7 +20,8 @@ class Kernel:
     """Everything verified that proposals and authorization read. Made anew whenever a document changes; holds no key.
 
     `rosters` are verified versions, oldest first; `maximum_fee` is what one intent may cost the wallet on a chain, in base units
-    of its native asset (nothing on EVM, where the relayer pays); `oldest` is how old a statement may be, in seconds.
+    of its native asset (nothing on EVM, where the relayer pays); `oldest` is how old a statement may be, in seconds; `frozen_by` says
+    who signed a freeze, by its struct hash, for people to read.
     """
 
     rosters: Sequence[Roster]
@@ -32,6 +33,7 @@ class Kernel:
     maximum_fee: Mapping[Chain, int]
     freezes: Sequence[Freeze] = field(default_factory=tuple)
     oldest: int = 600
+    frozen_by: Mapping[bytes, str] = field(default_factory=dict)
 
     @property
     def roster(self) -> Roster:
@@ -92,3 +94,12 @@ def check_fee(kernel: Kernel, intent: TransferIntent) -> Iterator[Refusal]:
     most = next((units for chain, units in kernel.maximum_fee.items() if chain.name == intent.chain), 0)
     if intent.maximum_fee > most:
         yield Refusal(Rule.MAXIMUM_FEE, field="maximum_fee", got=intent.maximum_fee, most=most)
+
+
+def check_frozen(kernel: Kernel, intent: TransferIntent, now: int) -> Iterator[Refusal]:
+    """No freeze in force covers its account, chain or wallet: nothing is authorized, and what is proposed waits for the freeze's end."""
+    freeze = kernel.freeze_of(intent, now)
+    if freeze is not None:
+        by = kernel.frozen_by.get(freeze.struct_hash)
+        told = {} if by is None else {"by": by}
+        yield Refusal(Rule.FROZEN, scope=freeze.scope, lapses=freeze.lapses, reason=freeze.reason, **told)

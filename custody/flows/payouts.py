@@ -326,7 +326,8 @@ def void(store: Store, kernel: Kernel, signed: Signed[Void], now: int) -> Permit
     anchor, intents = signed.message.anchor, signed.message.intents
 
     def work(work: UnitOfWork) -> Permit:
-        permit = next((p for p in work.transfers.permitted() if p.reservation.anchor == anchor), None)
+        permits = (permit for permit in work.transfers.examine_permitted() if isinstance(permit, Permit))
+        permit = next((p for p in permits if p.reservation.anchor == anchor), None)
         if permit is None:
             raise Refused(
                 [Refusal(Rule.UNKNOWN_TRANSFER, anchor=anchor.reference, want="the anchor of an unfinished payout")]

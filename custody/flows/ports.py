@@ -20,6 +20,7 @@ from custody.rules.intents import Anchor, Rejection, TransferIntent
 from custody.rules.ledger import Account, AccountKind, Entry, JournalEntry, JournalHead
 from custody.rules.origins import ChainProof, Executed
 from custody.rules.payments import (
+    Credited,
     Envelope,
     Followed,
     Payment,
@@ -28,6 +29,7 @@ from custody.rules.payments import (
     SignedPayout,
     Sweep,
     UnsignedPayout,
+    none_credited,
 )
 from custody.rules.provenance import HoldingOf
 from custody.rules.refusals import Refusal
@@ -242,6 +244,10 @@ class Deposits(Protocol):
         """Apply one legal move of DEPOSIT_MOVES; raises Refused otherwise."""
         ...
 
+    def credited(self, chain: Chain, outpoints: Collection[str]) -> frozenset[str]:
+        """Of these outpoints (`txid:vout`, Bitcoin), those whose deposit is CREDITED now."""
+        ...
+
     def all(self) -> Sequence[Deposit]:
         """Every deposit, ascending by chain and height."""
         ...
@@ -337,6 +343,18 @@ class Moved:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """A row that cannot be read, or that says another thing than the documents in it. It is told, and never moves.
+
+    `name` is the intent's digest of a transfer, the anchor of a permit; `why` says what differs.
+    """
+
+    name: str
+    why: Refusal
+    anchor: Anchor | None = None
+
+
 class Transfers(Protocol):
     """Transfers, the signed documents that people added to them, and what was pinned for signing."""
 
@@ -375,6 +393,18 @@ class Transfers(Protocol):
         """Transfers with their numbers above `after`, ascending; of every account, wallet and status unless one is named."""
         ...
 
+    def examine(
+        self,
+        after: int = 0,
+        limit: int = 100,
+        *,
+        account: str | None = None,
+        wallet: bytes | None = None,
+        statuses: Collection[Status] = (),
+    ) -> Sequence[tuple[int, Transfer | Damaged]]:
+        """As `page`, which raises InvalidInput on a damaged row: here it is told, and everything else is read on."""
+        ...
+
     def update(self, transfer: Transfer, was: Transfer, why: str = "") -> None:
         """Record a move; documents, value and creation never change. Raises Refused where `was` is not how it stands."""
         ...
@@ -383,8 +413,8 @@ class Transfers(Protocol):
         """Every status that a transfer had, oldest first."""
         ...
 
-    def expiring(self, now: int, limit: int = 100) -> Sequence[Transfer]:
-        """Transfers that are past their expiry and for which no signature may have been asked."""
+    def expiring(self, now: int, limit: int = 100) -> Sequence[bytes]:
+        """Digests of transfers that are past their expiry and for which no signature may have been asked, oldest first."""
         ...
 
     def approve(self, approval: Approval, at: int) -> None:
@@ -428,7 +458,11 @@ class Transfers(Protocol):
         ...
 
     def permitted(self) -> Sequence[Permit]:
-        """Permits with a transfer that is not at its end, oldest first."""
+        """Permits with a transfer that is not at its end, oldest first. Raises InvalidInput on a damaged row."""
+        ...
+
+    def examine_permitted(self) -> Sequence[Permit | Damaged]:
+        """As `permitted`; a damaged row is told, and everything else is read on."""
         ...
 
     def taken(self, chain: str, wallet: bytes) -> frozenset[str]:
@@ -441,6 +475,39 @@ class Transfers(Protocol):
 
     def kept(self, anchor: Anchor) -> Sequence[Envelope]:
         """Every envelope of an anchor, oldest first."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Whose turn something is. `token` grows with every turn and never comes back; `until` is seconds since 1970."""
+
+    name: str
+    holder: str
+    token: int
+    until: int
+
+
+class Leases(Protocol):
+    """Turns among processes, with fencing: time only says who may begin, the token says whose writes still count."""
+
+    def acquire(self, name: str, holder: str, now: int, seconds: int) -> Lease:
+        """The lease as it stands afterwards: the caller's, with a new token, where it was free, lapsed or its own; else the other's.
+
+        Raises InvalidInput for an empty name or holder and for no time at all.
+        """
+        ...
+
+    def check(self, lease: Lease) -> None:
+        """Raises Unavailable where somebody else had a turn since, or it was given back. A lapsed one that nobody took still holds."""
+        ...
+
+    def renew(self, lease: Lease, now: int, seconds: int) -> Lease:
+        """The same turn for longer, never for less. Raises Unavailable as `check`."""
+        ...
+
+    def release(self, lease: Lease) -> None:
+        """Give it back, so that nobody has to wait; one that was lost is left alone."""
         ...
 
 
@@ -475,6 +542,11 @@ class UnitOfWork(Protocol):
     @property
     def enrolments(self) -> Enrolments:
         """The mirror of enrolments."""
+        ...
+
+    @property
+    def leases(self) -> Leases:
+        """Whose turn it is among several workers."""
         ...
 
 
@@ -632,6 +704,10 @@ class AttestorMemory(Protocol):
         """
         ...
 
+    def bound_to(self, digests: Collection[bytes]) -> Mapping[bytes, Anchor]:
+        """Of these intents, those that were ever attested, each with its one anchor."""
+        ...
+
     def flights(self) -> Sequence[Flight]:
         """Every attested intent that is in flight, and those that ended lately."""
         ...
@@ -674,9 +750,17 @@ class PayoutChain(Protocol):
         ...
 
     def next_anchor(
-        self, wallet: bytes, certificate: WalletCertificate, payments: Sequence[Payment], taken: Collection[str]
+        self,
+        wallet: bytes,
+        certificate: WalletCertificate,
+        payments: Sequence[Payment],
+        taken: Collection[str],
+        credited: Credited = none_credited,
     ) -> Reservation:
-        """A free anchor and everything else to pin for these payments. `taken` are references pinned by unfinished permits."""
+        """A free anchor and everything else to pin for these payments. `taken` are references pinned by unfinished permits.
+
+        On Bitcoin nothing is spent but what `credited` knows: a coin outside the books wedges them (EVM has no such choice).
+        """
         ...
 
     def build(
@@ -712,6 +796,33 @@ class PayoutChain(Protocol):
 
     def follow(self, certificate: WalletCertificate, envelopes: Sequence[Envelope], since: int = 0) -> Followed:
         """What became of a payout, by every envelope of every variant of it. `since` is a height before the first broadcast."""
+        ...
+
+
+@runtime_checkable
+class FeeBumper(Protocol):
+    """What a chain can do for a payout that no block takes. A chain that cannot leaves it to patience, or to a void."""
+
+    def outbid(
+        self,
+        certificate: WalletCertificate,
+        reservation: Reservation,
+        sent: UnsignedPayout,
+        maxima: Mapping[bytes, int],
+    ) -> UnsignedPayout | None:
+        """Bitcoin: a variant of what was sent that pays what the node asks by now; None where that one does, and on EVM.
+
+        Same coins in the same order, same payments; the fee grows out of the change. `maxima` is what each intent allows. Where the
+        node asks for more than people approved it pays all that they did. Raises Refused: fee_above_intents_maximum,
+        fee_above_bounds, insufficient_balance (no change to take it from).
+        """
+        ...
+
+    def reseal(self, certificate: Signed[WalletCertificate], signed: SignedPayout, last: Envelope) -> Envelope | None:
+        """EVM: the same signed payout at the relayer's same nonce for a higher price; None where the last one pays enough.
+
+        None on Bitcoin too, where nothing is put around a payout. Raises Refused: relayer_above_cap, anchor_already_consumed.
+        """
         ...
 
 
@@ -753,7 +864,15 @@ class Anchors(Protocol):
     """The part of `PayoutChain` that authorization needs: what to pin before anything is built."""
 
     def next_anchor(
-        self, wallet: bytes, certificate: WalletCertificate, payments: Sequence[Payment], taken: Collection[str]
+        self,
+        wallet: bytes,
+        certificate: WalletCertificate,
+        payments: Sequence[Payment],
+        taken: Collection[str],
+        credited: Credited = none_credited,
     ) -> Reservation:
-        """A free anchor and everything else to pin for these payments. `taken` are references pinned by unfinished permits."""
+        """A free anchor and everything else to pin for these payments. `taken` are references pinned by unfinished permits.
+
+        On Bitcoin nothing is spent but what `credited` knows: a coin outside the books wedges them (EVM has no such choice).
+        """
         ...

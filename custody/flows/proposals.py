@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from custody.flows.enrolments import check_new
 from custody.flows.facts import decide, gather, usd_of
-from custody.flows.kernel import Kernel, Outside, ask_outside
+from custody.flows.kernel import Kernel, Outside, ask_outside, check_frozen
 from custody.flows.ports import Store, UnitOfWork
 from custody.flows.routes import Route, find_route
 from custody.rules import holds, words
@@ -31,7 +31,7 @@ from custody.rules.roster import ApiClient, Person
 from custody.rules.signatures import Signed
 from custody.rules.transfers import Status, SubStatus, Transfer, move, uuid7
 from custody.rules.typed import ZERO_ADDRESS
-from custody.rules.waiting import people_missing
+from custody.rules.waiting import people_missing, waits_for
 from custody.rules.wallets import Address, Chain
 
 KEY_MOST: Final = 200
@@ -43,7 +43,7 @@ _SIGNATURES: Final = "signatures"
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What a proposal would become now: its intent, who asks, what policy answers, and who would be below zero by holding it."""
+    """What a proposal would become now: its intent, who asks, what policy answers, who would be below zero, what freeze it waits for."""
 
     intent: TransferIntent
     route: Route
@@ -51,12 +51,16 @@ class Draft:
     usd: int
     decision: Decision
     short: tuple[Refusal, ...]
+    frozen: tuple[Refusal, ...] = ()
 
 
 def propose(store: Store, kernel: Kernel, signed: Signed[Proposal], key: str, now: int, entropy: bytes) -> Transfer:
     """Hold what the proposal moves and record its intent, once. `entropy` is 10 random bytes; `key` makes a repetition harmless.
 
-    Denied by policy it is recorded as BLOCKED and holds nothing. Raises Refused: everything of `find_route`, of the initiator's
+    Denied by policy it is recorded as BLOCKED and holds nothing. Under a freeze it is taken, held for and BLOCKED as FROZEN until that
+    ends: a freeze stops what leaves, not what is asked, and what is held meanwhile cannot go another way.
+
+    Raises Refused: everything of `find_route`, of the initiator's
     signature, expired, insufficient_balance, idempotency_key_with_another_body, proposal_bound_to_another_intent; Unavailable.
     """
     proposal = signed.message
@@ -179,7 +183,8 @@ def _draft(
     entry = holds.hold(Hold(proposal, signed.signatures, intent), kernel.assets)
     standing = {} if entry is None else {key: work.journal.balance(*key) for key in entry.changes()}
     short = () if entry is None else tuple(check_balances(entry, standing))
-    return Draft(intent, route, initiator, usd_of(route, intent, outside), decision, short)
+    frozen = tuple(check_frozen(kernel, intent, now))
+    return Draft(intent, route, initiator, usd_of(route, intent, outside), decision, short, frozen)
 
 
 def _check_text(field: str, text: str) -> None:
@@ -207,16 +212,19 @@ def _record(work: UnitOfWork, kernel: Kernel, signed: Signed[Proposal], draft: D
         position = work.journal.append(entry, now).position if entry is not None else None
     submitted = Transfer(digest, signed, intent, draft.usd, now, hold=position, live=live, moved_at=now)
     work.transfers.add(submitted, draft.initiator.id, key, intent.proposal)
-    placed = _placed(submitted, decision, now)
+    placed = _placed(submitted, draft, now)
     work.transfers.update(placed, submitted)
     return placed
 
 
-def _placed(transfer: Transfer, decision: Decision, now: int) -> Transfer:
-    """Where policy's answer puts a new transfer."""
+def _placed(transfer: Transfer, draft: Draft, now: int) -> Transfer:
+    """Where policy's answer, or a freeze in force, puts a new transfer. People may say yes to a frozen one; `authorize` looks again."""
+    decision = draft.decision
     if decision.requirement is None:
         why = "; ".join(str(refusal) for refusal in decision.refusals())
         return move(transfer, Status.BLOCKED, now, SubStatus.BLOCKED_BY_POLICY, why, decision)
+    if draft.frozen:
+        return move(transfer, Status.BLOCKED, now, SubStatus.FROZEN, waits_for(draft.frozen), decision)
     if decision.outcome is Outcome.AUTOMATIC:
         return move(transfer, Status.QUEUED, now, waiting_for=_SIGNATURES, decision=decision)
     return move(transfer, Status.PENDING_AUTHORIZATION, now, waiting_for=str(decision.requirement), decision=decision)
@@ -321,10 +329,22 @@ def _refuse(store: Store, kernel: Kernel, signed: Signed[Rejection], now: int, *
 
 
 def expire(store: Store, kernel: Kernel, now: int, most: int = 100) -> Sequence[Transfer]:
-    """End what is past its expiry and was never asked to be signed, each in a transaction of its own, and free the holds."""
-    due = store.read(lambda work: [transfer.digest for transfer in work.transfers.expiring(now, most)])
-    ended = (store.run(partial(_expire, kernel=kernel, digest=digest, now=now)) for digest in due)
-    return [transfer for transfer in ended if transfer is not None]
+    """End what is past its expiry and was never asked to be signed, each in a transaction of its own, and free the holds.
+
+    One that cannot be ended (a damaged row) keeps no other from its end: why is raised after all of them.
+    """
+    ended: list[Transfer] = []
+    faults: list[Refused | InvalidInput] = []
+    for digest in store.read(lambda work: work.transfers.expiring(now, most)):
+        try:
+            after = store.run(partial(_expire, kernel=kernel, digest=digest, now=now))
+        except (Refused, InvalidInput) as error:
+            faults.append(error)
+        else:
+            ended += [] if after is None else [after]
+    if faults:
+        raise faults[0]
+    return ended
 
 
 def _expire(work: UnitOfWork, kernel: Kernel, digest: bytes, now: int) -> Transfer | None:

@@ -97,9 +97,14 @@ def _fee(kernel: Kernel, seen: Review) -> tuple[str, int]:
 def _moves(kernel: Kernel, seen: Review, now: int) -> Iterator[str]:
     intent, facts = seen.transfer.intent, seen.facts
     yield _line("amount", f"{_units(kernel, intent.asset, intent.amount)}   ({intent.amount} base units)")
-    usd = None if facts is None else facts.usd
-    worth = "UNKNOWN: fewer than two fresh prices" if usd is None else f"{_usd(usd)} at the highest fresh price"
-    yield _line("worth", f"{worth} ({_usd(seen.transfer.usd)} when it was proposed)")
+    proposed = f"{_usd(seen.transfer.usd)} when it was proposed"
+    if seen.transfer.status.is_final:  # nobody decides about it any more, so it is not priced again
+        yield _line("worth", proposed)
+    elif facts is None or facts.usd is None:
+        why = "" if seen.against else ": fewer than two fresh prices"
+        yield _line("worth", f"UNKNOWN{why} ({proposed})")
+    else:
+        yield _line("worth", f"{_usd(facts.usd)} at the highest fresh price ({proposed})")
     yield from _from(seen, kernel.inventory.wallets.get(intent.wallet))
     yield from _to(seen, now)
     yield _line("debits", f"{intent.account}   (purpose: {intent.purpose})")
@@ -160,7 +165,9 @@ def _asks(kernel: Kernel, seen: Review, now: int) -> Iterator[str]:
 def _people(kernel: Kernel, seen: Review, now: int) -> Iterator[str]:
     decision, intent = seen.decision, seen.transfer.intent
     if (freeze := kernel.freeze_of(intent, now)) is not None:
-        yield _line("FROZEN", f"{freeze.scope}, until {words.at(freeze.lapses)}: {freeze.reason}")
+        who = kernel.frozen_by.get(freeze.struct_hash)
+        by = f" by {who}" if who is not None else ""
+        yield _line("FROZEN", f"{freeze.scope}{by}, until {words.at(freeze.lapses)}: {freeze.reason}")
         yield _line("", "a yes is kept; nothing is signed before the freeze lapses or is lifted")
     if decision is None:
         yield _line("policy", "CANNOT BE EVALUATED NOW; nothing is signed until it can")

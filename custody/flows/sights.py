@@ -55,12 +55,12 @@ def look(
         for intent in asked:
             found = work.enrolments.get(intent.enrolment)
             enrolments += [found.enrolment] if found is not None else []
-        number = 0
-        while rows := work.transfers.page(number, _LIMIT, account=COMPANY, statuses=_PENDING):
-            unheld += [transfer for _, transfer in rows if transfer.hold is None]
-            number = rows[-1][0]
     except InvalidInput:
         pass
+    number = 0
+    while rows := work.transfers.examine(number, _LIMIT, account=COMPANY, statuses=_PENDING):
+        unheld += [transfer for _, transfer in rows if isinstance(transfer, Transfer) and transfer.hold is None]
+        number = rows[-1][0]
     certificates = [signed.message.struct_hash for wallet in inventory for signed in wallet.certificates]
     return Sighted(enrolments, unheld, (*certificates, *ledger.holds), up_to)
 

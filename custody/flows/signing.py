@@ -7,7 +7,7 @@ identical signatures; where the statement went stale meanwhile a fresh one speak
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from typing import Final, Protocol
@@ -130,6 +130,21 @@ def sign_void(ceremony: Ceremony, permit: Permit, void: Signed[Void], wallet: Wa
     return envelope
 
 
+def sign_variant(
+    ceremony: Ceremony, permit: Permit, wallet: Wallet, unsigned: UnsignedPayout
+) -> SignedPayout | Waiting:
+    """A quorum's signatures over another variant of a payout that was sent: seats decide again by themselves, fee included.
+
+    What people signed is what seats were shown with the variant before; the attestor speaks for the same anchor again. Nothing is
+    recorded of why it waits. Raises Unavailable.
+    """
+    prepare = partial(_prepare_variant, ceremony, permit, wallet, unsigned)
+    try:
+        return _complete(ceremony, wallet, prepare)
+    except (Refused, InvalidInput) as error:
+        return _told("variant", _refusals(error))
+
+
 # by hand, to seats that are not online
 
 
@@ -137,6 +152,22 @@ def to_carry(store: Store, anchor: Anchor) -> Request | None:
     """What seats were asked last about an anchor, for a file that is carried to cold ones (DESIGN.md, "Cold"); None before."""
     void = store.read(lambda work: records.void_of(work, anchor)) is not None
     return store.read(lambda work: records.newest_request(work, anchor, void=void))
+
+
+def renew(store: Store, kernel: Kernel, attestor: AttestorPort, anchor: Anchor) -> Request:
+    """The same question about the same bytes, with a statement made just now; recorded, so that the worker goes on with it.
+
+    For cold seats that refused the one they were brought (`sequence_not_newer`, stale, behind): left alone it would serve for
+    hours. Raises Refused (unknown_transfer, everything of `AttestorPort.attest`) and Unavailable.
+    """
+    asked = to_carry(store, anchor)
+    if asked is None:
+        want = "an anchor that seats were asked about"
+        raise Refused([Refusal(Rule.UNKNOWN_TRANSFER, anchor=anchor.reference, want=want)])
+    intents = [kernel.roster.domain.digest(transfer.intent) for transfer in asked.transfers]
+    request = replace(asked, statement=_attest(kernel, attestor, anchor, intents))
+    store.run(lambda work: records.put_request(work, anchor, request))
+    return request
 
 
 def bring_back(store: Store, anchor: Anchor, made: SeatSignatures) -> None:
@@ -174,7 +205,7 @@ def _prepare(ceremony: Ceremony, permit: SigningPermit, sweeps: Sequence[Sweep],
     )
     if asked is not None and serves and not again and not refused:
         return _Asked(unsigned, asked, fresh=False)
-    statement = _attest(ceremony, anchor, permit.permit.intents)
+    statement = _attest(ceremony.kernel, ceremony.attestor, anchor, permit.permit.intents)
     request = Request(
         payload=unsigned.payload,
         wallet=permit.wallet.name,
@@ -199,7 +230,23 @@ def _prepare_void(ceremony: Ceremony, permit: Permit, void: Signed[Void], wallet
     asked = ceremony.store.read(lambda work: records.newest_request(work, anchor, void=True))
     if asked is not None and _serves(ceremony, wallet, asked, unsigned) and asked.void == void and not again:
         return _Asked(unsigned, asked, fresh=False)
-    request = Request(unsigned.payload, wallet.name, _attest(ceremony, anchor, ()), void=void)
+    request = Request(unsigned.payload, wallet.name, _attest(ceremony.kernel, ceremony.attestor, anchor, ()), void=void)
+    ceremony.store.run(lambda work: records.put_request(work, anchor, request))
+    return _Asked(unsigned, request, fresh=True)
+
+
+def _prepare_variant(
+    ceremony: Ceremony, permit: Permit, wallet: Wallet, unsigned: UnsignedPayout, *, again: bool
+) -> _Asked:
+    anchor = permit.reservation.anchor
+    asked = ceremony.store.read(lambda work: records.newest_request(work, anchor, void=False))
+    if asked is None:
+        raise Refused([Refusal(Rule.UNKNOWN_TRANSFER, anchor=anchor.reference, want="a variant that seats signed")])
+    if _serves(ceremony, wallet, asked, unsigned) and not again:
+        return _Asked(unsigned, asked, fresh=False)
+    statement = _attest(ceremony.kernel, ceremony.attestor, anchor, permit.intents)
+    rosters = _rosters(ceremony.kernel, asked.transfers)
+    request = replace(asked, payload=unsigned.payload, statement=statement, rosters=rosters)
     ceremony.store.run(lambda work: records.put_request(work, anchor, request))
     return _Asked(unsigned, request, fresh=True)
 
@@ -212,10 +259,10 @@ def _serves(ceremony: Ceremony, wallet: Wallet, asked: Request | None, unsigned:
     return abs(ceremony.now - asked.statement.message.time) <= oldest
 
 
-def _attest(ceremony: Ceremony, anchor: Anchor, intents: Sequence[bytes]) -> Signed[Statement]:
+def _attest(kernel: Kernel, attestor: AttestorPort, anchor: Anchor, intents: Sequence[bytes]) -> Signed[Statement]:
     """The attestor's word on this payout, compared with the question. Raises Refused, and Unavailable for another answer."""
-    signed = ceremony.attestor.attest(anchor, list(intents))
-    raise_if(verify_signature(signed, ceremony.kernel.roster))
+    signed = attestor.attest(anchor, list(intents))
+    raise_if(verify_signature(signed, kernel.roster))
     told = sorted(facts.intent for facts in signed.message.intents)
     if signed.message.anchor != (anchor,) or told != sorted(intents):
         raise Unavailable("attestor", "it spoke for another payout than it was asked about")

@@ -12,12 +12,13 @@ from typing import Final
 
 from custody.flows.ports import ChainView, Examined, PayoutReader, Store, UnitOfWork
 from custody.rules.amounts import Asset, Assets
+from custody.rules.ended_holds import Ends
 from custody.rules.errors import InvalidInput, Unavailable
 from custody.rules.hold_origins import Standing
 from custody.rules.in_flight import Moves
 from custody.rules.intents import TransferIntent
 from custody.rules.ledger import Account, AccountKind, JournalEntry, JournalHead, Side, entry_hash
-from custody.rules.origins import ChainProof, Executed, Hold, Release, Reversal, identity_of
+from custody.rules.origins import BitcoinProof, ChainProof, Executed, Hold, Release, Reversal, identity_of
 from custody.rules.provenance import Authorities, check_entry
 from custody.rules.refusals import Refusal, Rule
 from custody.rules.signatures import Signed
@@ -42,7 +43,8 @@ class Finding:
 class AuditState:
     """What an audit knows by itself after `head`: everything here is recomputed from entries, nothing read from running totals.
 
-    `credits` holds the hash of each entry that credited a chain event, `live` the position of each event that stands credited.
+    `credits` holds the hash of each entry that credited a chain event, `live` the position of each event that stands credited;
+    `coins` are those of Bitcoin among them, as `chain/txid:vout`.
     `doubtful` are credits whose proof did not hold when asked and that no reversal has taken back yet, `unproven` reversals whose
     block was not seen to be gone, `unseen` payouts that no node confirmed yet: all are asked again. `holds` are those that stand, by
     their intents' digests. `broken` is what no later answer can mend, told again every time.
@@ -52,6 +54,7 @@ class AuditState:
     balances: dict[tuple[Account, Asset], int] = field(default_factory=lambda: defaultdict(int))
     credits: dict[int, bytes] = field(default_factory=dict)
     live: dict[str, int] = field(default_factory=dict)
+    coins: set[str] = field(default_factory=set)
     doubtful: dict[int, ChainProof] = field(default_factory=dict)
     unproven: dict[int, tuple[Reversal, str | None]] = field(default_factory=dict)
     holds: dict[bytes, Standing] = field(default_factory=dict)
@@ -59,6 +62,7 @@ class AuditState:
     broken: list[Finding] = field(default_factory=list)
     accrued: dict[Asset, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
     moves: Moves = field(default_factory=Moves)
+    ends: Ends = field(default_factory=Ends)
 
     def total(self, kind: AccountKind, asset: Asset) -> int:
         """Base units over all accounts of a kind."""
@@ -286,6 +290,7 @@ class _Audit:
                 if state.live.get(event) != origin.entry:
                     yield Refusal(Rule.ALREADY_RECORDED, reverses=origin.entry, want="a credit that still stands")
                 state.live.pop(event, None)
+                state.coins -= _coins(credited.entry.origin)
             state.doubtful.pop(origin.entry, None)
             state.unproven[recorded.position] = (origin, event)
             return
@@ -293,6 +298,7 @@ class _Audit:
         if event in state.live:
             yield Refusal(Rule.ALREADY_RECORDED, event=event, position=state.live[event])
         state.live[event], state.credits[recorded.position] = recorded.position, recorded.hash
+        state.coins |= _coins(origin)
         refusal = self._nodes.confirm(origin)
         if refusal is not None:
             state.doubtful[recorded.position], self._refused[recorded.position] = origin, refusal
@@ -300,6 +306,8 @@ class _Audit:
     def _transfer(self, at: int, origin: Hold | Release | Executed) -> Iterator[Refusal]:
         """Follow each hold from its entry to the one entry that ends it."""
         holds = self._state.holds
+        if not isinstance(origin, Hold):
+            self._state.ends.note(at, origin)
         if isinstance(origin, Hold):
             digest = self._authorities.rosters[0].domain.digest(origin.intent)
             if digest in holds:
@@ -327,6 +335,11 @@ class _Audit:
 
     def _find(self, position: int, *refusals: Refusal) -> None:
         self._state.broken.extend(Finding(position, refusal) for refusal in refusals)
+
+
+def _coins(proof: ChainProof) -> set[str]:
+    """The output that a proof shows, where it shows one."""
+    return {f"{proof.chain}/{proof.txid.hex()}:{proof.vout}"} if isinstance(proof, BitcoinProof) else set()
 
 
 def _check_chain(previous: bytes | None, recorded: JournalEntry) -> Iterator[Refusal]:

@@ -4,6 +4,8 @@
 A step begins from what the store says, so killing it at any moment loses nothing. One bad transfer never stops the others: whatever
 goes wrong is said with the transfers that wait for it. An EVM wallet has one unsent payout at a time, since a nonce that is stuck
 holds up every later one; until it is out, what waits behind it stays free to be cancelled.
+
+Several workers share the wallets: each takes a turn at one wallet after another, and what it writes in a turn is fenced (leases.py).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,10 +15,12 @@ from typing import Final
 from custody.flows import payout_records as records
 from custody.flows import proposals, signing, sweeping
 from custody.flows.authorization import SigningPermit, authorize
+from custody.flows.bumping import bump
 from custody.flows.inventory import Wallet
 from custody.flows.kernel import Kernel
+from custody.flows.leases import LEASE, Relayed, Turns, nobody_gone, relayed, wallet_turn
 from custody.flows.payouts import Decode, Post, settle
-from custody.flows.ports import AttestorPort, ChainView, Clock, PayoutChain, SeatPort, Store, UnitOfWork
+from custody.flows.ports import AttestorPort, ChainView, Clock, Damaged, PayoutChain, SeatPort, Store, UnitOfWork
 from custody.flows.routes import find_route
 from custody.rules.errors import CustodyError, InvalidInput, Unavailable
 from custody.rules.intents import Anchor
@@ -38,7 +42,7 @@ _UNSENT: Final = frozenset({Status.PENDING_SIGNATURE, Status.BROADCASTING, Statu
 
 @dataclass(frozen=True)
 class Parts:
-    """What the worker is composed of. `kernel` is asked once a step, since documents change; `clock` is the documents' time."""
+    """What a worker is composed of. `kernel` is asked once a step, since documents change; `clock` is the documents' time."""
 
     store: Store
     kernel: Callable[[], Kernel]
@@ -48,6 +52,14 @@ class Parts:
     attestor: AttestorPort
     decode: Decode
     clock: Clock
+    holder: str = "worker"
+    """This worker among several: two of one name would take each other's turns away, which costs time and nothing else."""
+    wall: Clock | None = None
+    """The machine's time, by which leases lapse; `clock` where there is none."""
+    lease: int = LEASE
+    """Seconds of a turn at a wallet."""
+    gone: Callable[[str], bool] = nobody_gone
+    """Whether a holder is known to be dead, so that nobody waits for its leases."""
 
 
 @dataclass
@@ -93,32 +105,45 @@ def step(parts: Parts, pace: Pace | None = None) -> StepReport:
     before = _lines(parts.store)
     walk = _Step(parts, pace or Pace(retry=0))
     walk.run()
-    after = _lines(parts.store)
-    ended = parts.store.read(
-        lambda work: [found for d in before.keys() - after.keys() if (found := work.transfers.get(d))]
-    )
+    faults: list[str] = []
+    after = _lines(parts.store, faults)
+    ended = [line for digest in before.keys() - after.keys() if (line := _ended(parts.store, digest)) is not None]
     moved = [line for digest, line in after.items() if before.get(digest) != line]
-    return StepReport((*moved, *map(_line, ended)), tuple(after.values()), tuple(walk.faults))
+    return StepReport((*moved, *ended), tuple(after.values()), (*faults, *walk.faults))
 
 
-def _lines(store: Store) -> dict[bytes, Line]:
+def _lines(store: Store, faults: list[str] | None = None) -> dict[bytes, Line]:
+    """Every unfinished transfer that can be read; of a damaged one it is said which, and what differs."""
     statuses = [status for status in Status if not status.is_final]
-    return {transfer.digest: _line(transfer) for transfer in store.read(lambda work: [*_all(work, statuses)])}
+    found = store.read(lambda work: [*_all(work, statuses)])
+    if faults is not None:
+        faults += [str(damaged.why) for damaged in found if isinstance(damaged, Damaged)]
+    return {transfer.digest: _line(transfer) for transfer in found if isinstance(transfer, Transfer)}
+
+
+def _ended(store: Store, digest: bytes) -> Line | None:
+    try:
+        found = store.read(lambda work: work.transfers.get(digest))
+    except InvalidInput:  # damaged meanwhile: that is said where it is read
+        return None
+    return None if found is None or not found.status.is_final else _line(found)
 
 
 def _line(transfer: Transfer) -> Line:
     return Line(transfer.intent.id, transfer.status, transfer.sub_status, transfer.waiting_for)
 
 
-def _all(work: UnitOfWork, statuses: Sequence[Status], after: int = 0) -> Iterator[Transfer]:
-    while page := work.transfers.page(after, 500, statuses=statuses):
+def _all(
+    work: UnitOfWork, statuses: Sequence[Status], after: int = 0, wallet: bytes | None = None
+) -> Iterator[Transfer | Damaged]:
+    while page := work.transfers.examine(after, 500, wallet=wallet, statuses=statuses):
         yield from (transfer for _, transfer in page)
         after = page[-1][0]
 
 
 def _newest(work: UnitOfWork, after: int) -> int:
     """The number of the newest transfer."""
-    while page := work.transfers.page(after, 500):
+    while page := work.transfers.examine(after, 500):
         after = page[-1][0]
     return after
 
@@ -132,16 +157,47 @@ class _Step:
         self._statement: Signed[Statement] | None = None
         self._unsent: dict[bytes, str] = {}
         """EVM wallets with a payout that is not out yet, and its nonce."""
+        self._turns = Turns(parts.store, parts.holder, parts.wall or parts.clock, parts.lease, parts.gone)
+        self._relayed: dict[Chain, Relayed] = {}
         self.faults: list[str] = []
 
     def run(self) -> None:
         """Everything once: what expired, what is on its way, what may begin."""
-        self._case("expiry", lambda: proposals.expire(self._store, self._kernel, self._now))
+        self._case("expiry", self._expire)
         self._case("first sight", self._show)
-        for permit in self._store.read(lambda work: work.transfers.permitted()):
-            self._permitted(permit)
-        for (chain, name), waiting in self._queues().items():
-            self._case(f"wallet {name.hex()}", lambda c=chain, n=name, w=waiting: self._begin(c, n, w))  # type: ignore[misc]
+        for chain, name in self._wallets():
+            self._case(f"wallet {name.hex()}", lambda c=chain, n=name: self._turn(c, n))  # type: ignore[misc]
+
+    def _expire(self) -> None:
+        if self._store.read(lambda work: work.transfers.expiring(self._now, 1)):
+            with self._turns.turn("expiry") as store:
+                if store is not None:
+                    proposals.expire(store, self._kernel, self._now)
+
+    def _wallets(self) -> Sequence[tuple[str, bytes]]:
+        """Wallets with something on its way or ready to begin, in that order."""
+        permits = self._store.read(lambda work: work.transfers.examine_permitted())
+        self.faults += [str(permit.why) for permit in permits if isinstance(permit, Damaged)]
+        busy = [(anchor.chain, anchor.wallet) for anchor in map(_anchor_of, permits)]
+        return list(dict.fromkeys((*busy, *self._queues())))
+
+    def _turn(self, chain: str, name: bytes) -> None:
+        """Everything of one wallet, read after its lease was taken: what another worker did before is seen. Else nothing."""
+        with self._turns.turn(wallet_turn(chain, name)) as store:
+            if store is None:
+                return
+            self._store = store
+            try:
+                for permit in self._store.read(lambda work: work.transfers.examine_permitted()):
+                    anchor = _anchor_of(permit)
+                    if (anchor.chain, anchor.wallet) == (chain, name):
+                        self._try(permit, anchor)
+                if waiting := self._queues(name).get((chain, name)):
+                    self._begin(chain, name, waiting)
+            finally:
+                self._store = self._parts.store
+                if (relayer := self._relayed.pop(Chain(chain), None)) is not None:
+                    relayer.end()
 
     def _case(self, what: str, do: Callable[[], object]) -> CustodyError | None:
         try:
@@ -165,6 +221,18 @@ class _Step:
             self._pace.shown = newest
 
     # what has its permit
+
+    def _try(self, permit: Permit | Damaged, anchor: Anchor) -> None:
+        """Move a payout on. A damaged one stays as it is: what would be moved with it, nobody knows."""
+        try:
+            if isinstance(permit, Permit):
+                self._permitted(permit)
+                return
+        except InvalidInput as error:
+            self.faults.append(f"payout {anchor.reference}: {error}")
+        kept = self._store.read(lambda work: work.transfers.kept(anchor))
+        if Chain(anchor.chain).is_evm and not kept:  # its nonce has to be used before every later one
+            self._unsent.setdefault(anchor.wallet, anchor.reference)
 
     def _permitted(self, permit: Permit) -> None:
         anchor, carried = permit.reservation.anchor, self._carried(permit)
@@ -197,6 +265,15 @@ class _Step:
         status = settle(self._post(anchor), permit)
         if status is Status.CONFIRMING and carried[0].status is not Status.CONFIRMING:
             settle(self._post(anchor), permit)
+        self._bump(permit)
+
+    def _bump(self, permit: Permit) -> None:
+        """What no block takes for long goes out again for a higher fee, within what people approved."""
+        anchor = permit.reservation.anchor
+        wallet, key = self._kernel.inventory.wallets.get(anchor.wallet), f"bump {anchor.chain}/{anchor.reference}"
+        if wallet is not None and self._pace.is_due(key, self._now):
+            self._pace.wait(key, self._now)
+            bump(self._ceremony(anchor), self._post(anchor), permit, wallet)
 
     def _sign(self, permit: SigningPermit, sweeps: tuple[Sweep, ...] | None) -> None:
         """Sign, and send at once: the relayer's next envelope needs to know this one. `sweeps` are planned where None."""
@@ -223,18 +300,20 @@ class _Step:
 
     # what may begin
 
-    def _queues(self) -> dict[tuple[str, bytes], list[Transfer]]:
+    def _queues(self, wallet: bytes | None = None) -> dict[tuple[str, bytes], list[Transfer]]:
         """Transfers that may be authorized now, by the wallet that pays: their delay is over and it is time to try again."""
         found: dict[tuple[str, bytes], list[Transfer]] = {}
-        for transfer in self._store.read(lambda work: [*_all(work, _UNASKED)]):
-            if transfer.live and self._is_ready(transfer):
+        for transfer in self._store.read(lambda work: [*_all(work, _UNASKED, wallet=wallet)]):
+            if isinstance(transfer, Transfer) and transfer.live and self._is_ready(transfer):
                 found.setdefault((transfer.intent.chain, transfer.intent.wallet), []).append(transfer)
         return found
 
     def _is_ready(self, transfer: Transfer) -> bool:
         by_itself = (transfer.decision or {}).get("outcome") == Outcome.AUTOMATIC
         asked = None if by_itself else proposals.requirement_of(transfer.decision)
-        delay = 0 if asked is None else asked.delay
+        # a freeze that ended is looked at again at once: its people are to be asked while the time-lock runs, not after it
+        thawed = transfer.sub_status is SubStatus.FROZEN and self._kernel.freeze_of(transfer.intent, self._now) is None
+        delay = 0 if asked is None or thawed else asked.delay
         due = self._now >= max(transfer.intent.not_before, transfer.created_at + delay)
         return due and self._pace.is_due(transfer.intent.id, self._now)
 
@@ -290,7 +369,8 @@ class _Step:
         left = list(group)
         if not wallet.chain.is_evm:
             return tuple(left), ()
-        chain, view = self._parts.chains[wallet.chain], self._view(Anchor(wallet.chain.name, wallet.name, ""))
+        anchor = Anchor(wallet.chain.name, wallet.name, "")
+        chain, view = self._chain(anchor), self._view(anchor)
         taken = self._store.read(lambda work: work.transfers.taken(wallet.chain.name, wallet.name))
         while left:
             routed = [*self._payments(left)]
@@ -384,10 +464,11 @@ class _Step:
                 self._pace.wait(known.intent.id, self._now)
 
     def _chain(self, anchor: Anchor) -> PayoutChain:
-        found = self._parts.chains.get(Chain(anchor.chain))
+        chain = Chain(anchor.chain)
+        found = self._parts.chains.get(chain)
         if found is None:
             raise Unavailable(f"chain {anchor.chain}", "no node of it is configured")
-        return found
+        return self._relayed.setdefault(chain, relayed(found, self._turns)) if chain.is_evm else found
 
     def _view(self, anchor: Anchor) -> ChainView:
         found = self._parts.views.get(Chain(anchor.chain))
@@ -401,6 +482,15 @@ class _Step:
 
     def _post(self, anchor: Anchor) -> Post:
         return Post(self._store, self._kernel, self._chain(anchor), self._view(anchor), self._parts.decode, self._now)
+
+
+def _anchor_of(permit: Permit | Damaged) -> Anchor:
+    """The anchor that a permit pins; of a damaged one as its UNIQUE columns have it."""
+    if isinstance(permit, Permit):
+        return permit.reservation.anchor
+    if permit.anchor is None:
+        raise InvalidInput(permit.name, Rule.ROW_DAMAGED, "no anchor", "a permit's anchor")
+    return permit.anchor
 
 
 def _failing(error: Refused, sweeps: int, group: Sequence[Transfer]) -> list[Transfer]:

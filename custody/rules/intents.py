@@ -27,6 +27,13 @@ class Proposal(Struct):
 
 EXPIRY_MOST: Final = 30 * 86_400
 """Seconds that a proposal may live: one that never expires could be held back for years and used against its signer."""
+NONCES_AHEAD: Final = 16
+"""How far beyond a Safe's next nonce, as of a final block, an anchor may lie.
+
+The worker has one unsent payout for each EVM wallet; the others between the final and the newest block are on their way: sixteen
+batches within the quarter of an hour that finality takes. What is signed further ahead can be neither paid nor voided until every
+nonce before it is used, and waits, signed, for long after its intents expired.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ Nothing here is believed by a seat: it decodes the payload by itself (`rules.pay
 call has one JSON form, so that a worker which was killed goes on from what it stored (DESIGN.md, law 5).
 """
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Self
@@ -50,6 +51,16 @@ class Sweep:
     index: int
     asset: str
     units: int
+
+
+Credited = Callable[[Collection[str]], Collection[str]]
+"""Of these outpoints (`txid:vout`), those whose deposit the ledger has credited and not taken back."""
+
+
+def none_credited(outpoints: Collection[str]) -> Collection[str]:
+    """What somebody knows who was not told of any ledger: no coin of a payout may be one that the books do not have."""
+    del outpoints
+    return ()
 
 
 @dataclass(frozen=True, slots=True)

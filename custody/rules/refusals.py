@@ -112,6 +112,7 @@ class Rule(StrEnum):
     INTENT_BOUND = "intent_bound_to_another_anchor"
     ANCHOR_BOUND = "anchor_bound_to_another_payload"
     ANCHOR_SPENT = "anchor_already_consumed"
+    ANCHOR_FAR = "anchor_far_beyond_the_next_nonce"
     EXPIRED = "expired"
     EXPIRY_TOO_FAR = "expiry_too_far"
     DELAY = "delay_not_over"
@@ -151,6 +152,7 @@ class Rule(StrEnum):
     NO_ROUTE = "no_such_route"
     METHOD = "method_not_allowed"
     UNAVAILABLE = "unavailable"
+    BUSY = "too_many_writes_waiting"
     INTERNAL = "internal_error"
 
 

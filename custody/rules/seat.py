@@ -29,6 +29,7 @@ _STATEMENT: Final[tuple[Check, ...]] = (
     statement.check_versions,
     statement.check_anchor_named,
     statement.check_nonce,
+    anchor.check_nonce_near,
 )
 _MOVES: Final[tuple[Check, ...]] = (
     anchor.check_payload_wallet,

@@ -4,6 +4,7 @@
 from collections.abc import Iterator
 from typing import Final
 
+from custody.rules.intents import NONCES_AHEAD
 from custody.rules.payouts import LeafKind
 from custody.rules.refusals import Refusal, Rule
 from custody.rules.seat_case import Case
@@ -77,6 +78,17 @@ def check_anchor(case: Case) -> Iterator[Refusal]:
     if bound.meaning != case.decoded.meaning or set(bound.intents) != asked:
         intents = [intent.hex() for intent in bound.intents]
         yield Refusal(Rule.ANCHOR_BOUND, anchor=case.decoded.anchor.reference, bound_to=intents)
+
+
+def check_nonce_near(case: Case) -> Iterator[Refusal]:
+    """One of the next nonces of the Safe, by the statement's final block.
+
+    Whoever gets one signed far ahead holds a payment back, and sends it long after it expired; nothing can void it until then.
+    """
+    if case.safe is not None and case.decoded.chain.startswith("eip155:"):
+        nonce, most = int(case.decoded.anchor.reference), case.safe.nonce + NONCES_AHEAD
+        if nonce > most:
+            yield Refusal(Rule.ANCHOR_FAR, nonce=nonce, next=case.safe.nonce, most=most)
 
 
 def check_intents_unbound(case: Case) -> Iterator[Refusal]:

@@ -29,7 +29,9 @@ def _plain(refusal: Refusal) -> str:
         case Rule.DELAY if isinstance(until := told.get("until"), int):
             return f"the time-lock, until {words.at(until)} ({refusal.rule.value})"
         case Rule.FROZEN if isinstance(lapses := told.get("lapses"), int):
-            return f"the freeze of {told.get('scope')}, until {words.at(lapses)} ({refusal.rule.value}): {told.get('reason')}"
+            by = f" by {told['by']}" if "by" in told else ""
+            end = f"until {words.at(lapses)} ({refusal.rule.value})"
+            return f"the freeze of {told.get('scope')}{by}, {end}: {told.get('reason')}"
         case Rule.TOO_EARLY if isinstance(since := told.get("not_before"), int):
             return f"its time, from {words.at(since)} on ({refusal.rule.value})"
         case _:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Sightings as they stand, and the blocks that each watcher has followed."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Final
 
 from sqlalchemy import delete, func
 from sqlmodel import Session, col, select
@@ -13,6 +14,9 @@ from custody.rules.refusals import Refusal, Refused, Rule
 from custody.rules.wallets import Chain
 from custody.store.mapping import deposit, deposit_row
 from custody.store.tables import DepositRow, FollowedRow
+
+_ASKED: Final = 500
+"""Outpoints in one query: fewer than the parameters that either database takes."""
 
 
 class SqlDeposits:
@@ -91,6 +95,18 @@ class SqlDeposits:
         row.status = to.value
         self._session.add(row)
         self._session.flush()
+
+    def credited(self, chain: Chain, outpoints: Collection[str]) -> frozenset[str]:
+        """Of these outpoints, those whose deposit is CREDITED now. The identity is `chain/block/txid:vout` (`identity_of`)."""
+        outpoint = func.substr(DepositRow.identity, len(f"{chain.name}/") + 64 + len("/") + 1)
+        standing = select(outpoint).where(
+            DepositRow.chain == chain.name, DepositRow.status == DepositStatus.CREDITED.value
+        )
+        found = set[str]()
+        asked = sorted(outpoints)
+        for first in range(0, len(asked), _ASKED):
+            found.update(self._session.exec(standing.where(outpoint.in_(asked[first : first + _ASKED]))))
+        return frozenset(found)
 
     def all(self) -> Sequence[Deposit]:
         """Every deposit, ascending by chain and height."""

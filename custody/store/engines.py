@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Connections: how each database is told to be durable, serialisable and, where asked, unable to write."""
 
+import sqlite3
+import time
 from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
+from sqlalchemy.exc import ArgumentError, OperationalError
 
 from custody.rules.errors import InvalidInput
 from custody.rules.refusals import Rule
@@ -73,7 +75,7 @@ def _on_sqlite(engine: Engine, begin: str, *pragmas: str) -> None:
         raw.text_factory = _text
         cursor = connection.cursor()
         for pragma in (f"PRAGMA busy_timeout={BUSY_MILLISECONDS}", "PRAGMA foreign_keys=ON", *pragmas):
-            cursor.execute(pragma)
+            _patiently(cursor, pragma)
         cursor.close()
 
     def begun(connection: Connection) -> None:
@@ -81,6 +83,20 @@ def _on_sqlite(engine: Engine, begin: str, *pragmas: str) -> None:
 
     event.listen(engine, "connect", connected)
     event.listen(engine, "begin", begun)
+
+
+def _patiently(cursor: DBAPICursor, pragma: str) -> None:
+    """Turning a new file to WAL asks no busy handler: two processes that open it at once would find it locked."""
+    until = time.monotonic() + BUSY_MILLISECONDS / 1000
+    while True:
+        try:
+            cursor.execute(pragma)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise OperationalError(pragma, None, error) from error
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _text(raw: bytes) -> str:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from custody.flows.ports import UnitOfWork
 from custody.rules.errors import Unavailable
-from custody.store.unit_of_work import SqlStore, SqlUnitOfWork
+from custody.store.unit_of_work import OutcomeUnknown, SqlStore, SqlUnitOfWork
 
 T = TypeVar("T")
 
@@ -111,6 +111,10 @@ class GroupCommit:
         if len(batch) > 1:
             try:
                 return self._store.run_with_savepoints(lambda unit: [_attempt(unit, s.work) for s in batch])
+            except (
+                OutcomeUnknown
+            ) as error:  # run again, what was recorded would be recorded twice or be refused as known
+                return [_Outcome(error=error) for _ in batch]
             except Exception:  # noqa: BLE001  # the commit they shared failed; alone, each gets its own answer
                 return [self._alone(submitted) for submitted in batch]
         return [self._alone(submitted) for submitted in batch]

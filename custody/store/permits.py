@@ -5,11 +5,13 @@ from collections.abc import Iterator, Sequence
 
 from sqlmodel import Session, col, select
 
+from custody.flows.ports import Damaged
 from custody.rules.errors import InvalidInput
 from custody.rules.intents import Anchor
 from custody.rules.json_text import read_json
 from custody.rules.payments import Envelope, Reservation
 from custody.rules.refusals import Refusal, Refused, Rule, raise_if
+from custody.rules.seat_journal import anchor_key
 from custody.rules.transfers import Permit
 from custody.store.tables import EnvelopeRow, PermitIntentRow, PermitReferenceRow, PermitRow, TransferRow
 from custody.store.transfers_mapping import envelope, read_as, text
@@ -68,11 +70,27 @@ def of_intent(session: Session, digest: bytes) -> Permit | None:
 
 
 def unfinished(session: Session, pending: Sequence[str]) -> Sequence[Permit]:
-    """Permits of which a transfer is in one of these statuses, oldest first."""
-    rows = session.exec(
-        select(PermitRow).where(col(PermitRow.number).in_(_open(pending))).order_by(col(PermitRow.number))
-    )
-    return [_permit(session, row) for row in rows]
+    """Permits of which a transfer is in one of these statuses, oldest first. Raises InvalidInput on a damaged row."""
+    return [_permit(session, row) for row in _unfinished(session, pending)]
+
+
+def examine(session: Session, pending: Sequence[str]) -> Sequence[Permit | Damaged]:
+    """The same; a damaged row is told."""
+    return [_examined(session, row) for row in _unfinished(session, pending)]
+
+
+def _unfinished(session: Session, pending: Sequence[str]) -> Sequence[PermitRow]:
+    wanted = select(PermitRow).where(col(PermitRow.number).in_(_open(pending)))
+    return session.exec(wanted.order_by(col(PermitRow.number))).all()
+
+
+def _examined(session: Session, row: PermitRow) -> Permit | Damaged:
+    try:
+        return _permit(session, row)
+    except InvalidInput as error:
+        anchor = Anchor(row.chain, bytes(row.wallet), row.reference)
+        told = {"table": "permits", "anchor": anchor_key(anchor), "why": str(error)}
+        return Damaged(anchor_key(anchor), Refusal(Rule.ROW_DAMAGED, **told), anchor)
 
 
 def taken(session: Session, chain: str, wallet: bytes, pending: Sequence[str]) -> frozenset[str]:

@@ -42,6 +42,10 @@ SET_BALANCE: Final = """INSERT INTO balances (account, asset, units) VALUES (?, 
 SET_TOTAL: Final = """INSERT INTO totals (kind, asset, units) VALUES (?, ?, ?)
     ON CONFLICT (kind, asset) DO UPDATE SET units = excluded.units"""
 
+LEASE: Final = "SELECT holder, token, until FROM leases WHERE name = ?"
+ADD_LEASE: Final = "INSERT INTO leases (name, holder, token, until) VALUES (?, ?, ?, ?)"
+SET_LEASE: Final = "UPDATE leases SET holder = ?, token = ?, until = ? WHERE name = ?"
+
 Row = Sequence[Any]
 """One row as the driver gives it; whoever reads it turns each value into its own type at once."""
 

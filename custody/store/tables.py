@@ -389,6 +389,18 @@ class EnvelopeRow(Row, table=True):
     at: int = Field(sa_column=Column(WholeNumber, nullable=False))
 
 
+class LeaseRow(Row, table=True):
+    """Whose turn it is; a row stays for ever, because its token must never come back. Nobody's turn: no holder."""
+
+    __tablename__ = "leases"
+    __table_args__ = (CheckConstraint("token > 0", name="leases_token"), KEYED)
+
+    name: str = Field(sa_column=Column(Text, primary_key=True))
+    holder: str = Field(sa_column=Column(Text, nullable=False))
+    token: int = Field(sa_column=Column(WholeNumber, nullable=False))
+    until: int = Field(sa_column=Column(WholeNumber, nullable=False))
+
+
 class WriterRow(Row, table=True):
     """Holds nothing: PostgreSQL's writers queue for a lock on this table before they take their snapshot."""
 

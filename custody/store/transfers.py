@@ -4,13 +4,14 @@
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, bindparam, insert, or_, update
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, insert, or_, update
 from sqlalchemy import select as select_of
 from sqlalchemy.engine import CursorResult
 from sqlmodel import Session, col, select
 
-from custody.flows.ports import Moved
+from custody.flows.ports import Damaged, Moved
 from custody.rules.approvals import Approval
+from custody.rules.errors import InvalidInput
 from custody.rules.facts import Purpose
 from custody.rules.intents import Anchor, Rejection
 from custody.rules.payments import Envelope
@@ -67,6 +68,19 @@ _TAKEN: Final = (
 )
 
 
+def _wanted(
+    after: int, account: str | None, wallet: bytes | None, statuses: Collection[Status]
+) -> Iterator[ColumnElement[bool]]:
+    """What a page holds."""
+    yield _table.c.number > after
+    if account is not None:
+        yield _table.c.account == account
+    if wallet is not None:
+        yield _table.c.wallet == wallet
+    if statuses:
+        yield _table.c.status.in_([status.value for status in statuses])
+
+
 class SqlTransfers:
     """Transfers inside one transaction."""
 
@@ -106,15 +120,33 @@ class SqlTransfers:
         statuses: Collection[Status] = (),
     ) -> Sequence[tuple[int, Transfer]]:
         """Numbers and transfers, ascending."""
-        wanted = select(TransferRow).where(col(TransferRow.number) > after)
-        if account is not None:
-            wanted = wanted.where(TransferRow.account == account)
-        if wallet is not None:
-            wanted = wanted.where(TransferRow.wallet == wallet)
-        if statuses:
-            wanted = wanted.where(col(TransferRow.status).in_([status.value for status in statuses]))
+        wanted = select(TransferRow).where(*_wanted(after, account, wallet, statuses))
         rows = self._session.exec(wanted.order_by(col(TransferRow.number)).limit(limit))
         return [(row.number or 0, mapping.transfer(row)) for row in rows]
+
+    def examine(
+        self,
+        after: int = 0,
+        limit: int = 100,
+        *,
+        account: str | None = None,
+        wallet: bytes | None = None,
+        statuses: Collection[Status] = (),
+    ) -> Sequence[tuple[int, Transfer | Damaged]]:
+        """As `page`; only where that finds damage each row is read by itself."""
+        try:
+            return self.page(after, limit, account=account, wallet=wallet, statuses=statuses)
+        except InvalidInput:
+            wanted = select_of(_table.c.number, _table.c.digest).where(*_wanted(after, account, wallet, statuses))
+            rows = self._connection.execute(wanted.order_by(_table.c.number).limit(limit)).all()
+            return [(number, self._examined(number, bytes(digest))) for number, digest in rows]
+
+    def _examined(self, number: int, digest: bytes) -> Transfer | Damaged:
+        try:
+            return mapping.transfer(self._connection.execute(_ALL.where(_table.c.number == number)).one())
+        except InvalidInput as error:
+            told = {"table": "transfers", "digest": digest.hex(), "why": str(error)}
+            return Damaged(digest.hex(), Refusal(Rule.ROW_DAMAGED, **told))
 
     def update(self, transfer: Transfer, was: Transfer, why: str = "") -> None:
         """Record a move of the transfer that stands as it was."""
@@ -132,12 +164,10 @@ class SqlTransfers:
         wanted = select(TransferMoveRow).where(TransferMoveRow.transfer == digest)
         return [mapping.moved(row) for row in self._session.exec(wanted.order_by(col(TransferMoveRow.number)))]
 
-    def expiring(self, now: int, limit: int = 100) -> Sequence[Transfer]:
+    def expiring(self, now: int, limit: int = 100) -> Sequence[bytes]:
         """Past their expiry, and no signature asked for."""
-        wanted = select(TransferRow).where(col(TransferRow.status).in_(_UNASKED), TransferRow.expiry <= now)
-        return [
-            mapping.transfer(row) for row in self._session.exec(wanted.order_by(col(TransferRow.number)).limit(limit))
-        ]
+        wanted = select(TransferRow.digest).where(col(TransferRow.status).in_(_UNASKED), TransferRow.expiry <= now)
+        return [bytes(digest) for digest in self._session.exec(wanted.order_by(col(TransferRow.number)).limit(limit))]
 
     def approve(self, approval: Approval, at: int) -> None:
         """Append one person's yes."""
@@ -216,6 +246,10 @@ class SqlTransfers:
     def permitted(self) -> Sequence[Permit]:
         """Unfinished ones, oldest first."""
         return permits.unfinished(self._session, PENDING)
+
+    def examine_permitted(self) -> Sequence[Permit | Damaged]:
+        """The same, with those that are damaged."""
+        return permits.examine(self._session, PENDING)
 
     def taken(self, chain: str, wallet: bytes) -> frozenset[str]:
         """What unfinished permits of a wallet pin."""

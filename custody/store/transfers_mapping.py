@@ -33,6 +33,14 @@ from custody.store.tables import (
 
 T = TypeVar("T")
 
+_SAME: Final = {
+    **{name: name for name in ("id", "proposal", "account", "wallet", "initiator", "purpose")},
+    "destination": "destination",
+    "asset": "asset",
+    "units": "amount",
+    "expiry": "expiry",
+}
+"""Columns of `transfers` and the fields of the intent that they repeat."""
 _UNREADABLE: Final = (ValueError, KeyError, TypeError, AttributeError, UnbalancedEntry)
 """What reading what somebody else wrote can raise, besides InvalidInput."""
 
@@ -102,12 +110,11 @@ def transfer(row: TransferRow | Row[Any]) -> Transfer:
     """A row of `transfers` as it stands. Raises InvalidInput where a column differs from the documents (a changed amount)."""
     where = f"transfers[{row.id}]"
     found = read_as(where, lambda: _transfer(where, row))
-    intent = found.intent
-    told = (intent.id, intent.proposal, intent.account, intent.wallet, intent.initiator, intent.purpose)
-    more = (intent.destination, intent.asset, intent.amount, intent.expiry)
-    columns = (row.id, row.proposal, row.account, row.wallet, row.initiator, row.purpose)
-    if (*told, *more) != (*columns, row.destination, row.asset, row.units, row.expiry):
-        raise InvalidInput(where, Rule.ROW_DAMAGED, "columns that differ", "what stands in the intent")
+    for column, name in _SAME.items():
+        if (got := getattr(row, column)) != (want := getattr(found.intent, name)):
+            raise InvalidInput(
+                f"{where}.{column}", Rule.ROW_DAMAGED, repr(got)[:200], f"{want!r}, as its intent has it"
+            )
     return found
 
 

@@ -24,6 +24,7 @@ from custody.store.documents import SqlDocuments
 from custody.store.engines import parse_url, reading_engine, writing_engine
 from custody.store.enrolments import SqlEnrolments
 from custody.store.journal import SqlJournal
+from custody.store.leases import SqlLeases
 from custody.store.statements import Cursor
 from custody.store.transfers import SqlTransfers
 
@@ -31,8 +32,21 @@ T = TypeVar("T")
 
 ATTEMPTS: Final = 12
 _LONGEST_PAUSE: Final = 0.25
+RETURNS_WITHIN: Final = 10.0
+"""Seconds for which a database that restarts is waited for; longer is the caller's to say."""
 _TRY_AGAIN: Final = ("40001", "40P01", "23505")
 """SQLSTATE of serialization failure, deadlock, and the unique violation that a race can show instead."""
+_BUSY: Final = (5, 6)
+"""SQLITE_BUSY and SQLITE_LOCKED: another process was writing for longer than the busy handler waits."""
+_AWAY: Final = ("08", "57P", "53300")
+"""SQLSTATE of a connection that broke, a server that stops or starts, and too many connections."""
+
+
+class OutcomeUnknown(Unavailable):
+    """The connection broke during COMMIT: the work is recorded whole or not at all, and only the database knows which.
+
+    Never tried again by the store, because a work that is not idempotent would be done twice.
+    """
 
 
 class SqlUnitOfWork:
@@ -72,6 +86,11 @@ class SqlUnitOfWork:
         return SqlEnrolments(self._session, self._connection)
 
     @cached_property
+    def leases(self) -> SqlLeases:
+        """Whose turn it is."""
+        return SqlLeases(self._connection)
+
+    @cached_property
     def _session(self) -> Session:
         return Session(self._connection, join_transaction_mode="rollback_only", autoflush=False)
 
@@ -100,7 +119,8 @@ class SqlStore:
     def run(self, work: Callable[[UnitOfWork], T]) -> T:
         """Run work in one serialisable write transaction and commit; tried again on a serialisation failure, ATTEMPTS times.
 
-        Raises Unavailable where the database does not answer or the store was opened read-only.
+        A server that restarts is waited for; what it had not committed is run again. Raises Unavailable where the database does
+        not answer or the store was opened read-only, and OutcomeUnknown where it went away during COMMIT.
         """
         return self.run_with_savepoints(work)
 
@@ -108,25 +128,39 @@ class SqlStore:
         """The same for work that wants savepoints of its own (`GroupCommit`)."""
         if self._writer is None:
             raise Unavailable("store", "it was opened read-only")
-        for attempt in range(1, ATTEMPTS + 1):
+        writer = self._writer
+
+        def once() -> T:
+            with self._alone():
+                return self._once(writer, work)
+
+        return self._again(once)
+
+    def read(self, work: Callable[[UnitOfWork], T]) -> T:
+        """Run work in one consistent snapshot that cannot write; a server that restarts is waited for. Raises Unavailable."""
+
+        def once() -> T:
+            with self._reader.begin() as connection:
+                return work(SqlUnitOfWork(connection, self._assets))
+
+        return self._again(once)
+
+    def _again(self, once: Callable[[], T]) -> T:
+        """Run one transaction until the database takes or refuses it: ATTEMPTS races, RETURNS_WITHIN seconds without a server."""
+        races, begun = 0, time.monotonic()
+        while True:
             try:
-                with self._alone():
-                    return self._once(self._writer, work)
+                return once()
             except DBAPIError as error:
-                if not _try_again(error) or attempt == ATTEMPTS:
+                races += _is_race(error)
+                waits = _is_away(error) or _is_busy(error)
+                again = time.monotonic() - begun < RETURNS_WITHIN if waits else _is_race(error) and races < ATTEMPTS
+                if not again:
                     raise _unavailable(error) from error
             except (SQLAlchemyError, PoolTimeout) as error:
                 raise _unavailable(error) from error
-            time.sleep(random.uniform(0, min(_LONGEST_PAUSE, 0.004 * 2**attempt)))  # noqa: S311  # spreads retries, no secret
-        raise AssertionError("unreachable")
-
-    def read(self, work: Callable[[UnitOfWork], T]) -> T:
-        """Run work in one consistent snapshot that cannot write. Raises Unavailable."""
-        try:
-            with self._reader.begin() as connection:
-                return work(SqlUnitOfWork(connection, self._assets))
-        except SQLAlchemyError as error:
-            raise _unavailable(error) from error
+            pause = min(_LONGEST_PAUSE, 0.004 * 2 ** max(1, races)) if races else _LONGEST_PAUSE
+            time.sleep(random.uniform(0, pause))  # noqa: S311  # spreads retries, no secret
 
     def close(self) -> None:
         """Close every connection."""
@@ -135,12 +169,19 @@ class SqlStore:
                 engine.dispose()
 
     def _once(self, engine: Engine, work: Callable[[SqlUnitOfWork], T]) -> T:
-        with engine.begin() as connection:
+        with engine.connect() as connection, connection.begin() as transaction:
             if (
                 not self._embedded
             ):  # queue before the snapshot is taken, or every writer but one would have to start again
                 connection.execute(text("LOCK TABLE writer IN EXCLUSIVE MODE"))
-            return work(SqlUnitOfWork(connection, self._assets))
+            result = work(SqlUnitOfWork(connection, self._assets))
+            try:
+                transaction.commit()
+            except DBAPIError as error:
+                if _is_away(error):
+                    raise OutcomeUnknown("store", "the connection broke during COMMIT; ask what stands") from error
+                raise
+            return result
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -188,8 +229,23 @@ def migrate(url: str) -> None:
         engine.dispose()
 
 
-def _try_again(error: DBAPIError) -> bool:
+def _is_race(error: DBAPIError) -> bool:
+    """Another transaction was in the way; this one left nothing."""
     return getattr(error.orig, "sqlstate", None) in _TRY_AGAIN
+
+
+def _is_busy(error: DBAPIError) -> bool:
+    """Another process held SQLite's file for longer than the busy handler waits."""
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    return isinstance(code, int) and code & 0xFF in _BUSY
+
+
+def _is_away(error: DBAPIError) -> bool:
+    """There is no server, or not this connection to it any more. libpq's own failures have no SQLSTATE."""
+    known = getattr(error.orig, "sqlstate", "")
+    if known is None:
+        return type(error.orig).__name__ in ("OperationalError", "InterfaceError", "ConnectionTimeout")
+    return str(known).startswith(_AWAY)
 
 
 def _unavailable(error: SQLAlchemyError) -> CustodyError:

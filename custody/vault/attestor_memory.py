@@ -8,6 +8,7 @@ from typing import Final
 
 from custody.rules.errors import InvalidInput, Unavailable
 from custody.rules.in_flight import DAY, Attested, Flight
+from custody.rules.intents import Anchor
 from custody.rules.refusals import Refusal, Refused, Rule, raise_if
 from custody.rules.roster import RosterVersion
 from custody.rules.signatures import Signed
@@ -35,11 +36,14 @@ class VaultMemory(AttestorVault):
         self._payouts: dict[bytes, Attested] = {}
         self._sights: dict[bytes, int] = {}
         self._seen: set[str] | None = None
+        self._genesis: Signed[RosterVersion] | None = None
 
     def pinned(self) -> Signed[RosterVersion] | None:
-        """Genesis as it was pinned."""
-        stored, _ = self._documents.read(_GENESIS)
-        return None if stored is None else Signed.from_json(RosterVersion, dict(stored))
+        """Genesis as it was pinned, which is once: it is read and parsed once, too."""
+        if self._genesis is None:
+            stored, _ = self._documents.read(_GENESIS)
+            self._genesis = None if stored is None else Signed.from_json(RosterVersion, dict(stored))
+        return self._genesis
 
     def pin(self, signed: Signed[RosterVersion]) -> None:
         """Pin genesis, once; the same one again is fine."""
@@ -102,6 +106,11 @@ class VaultMemory(AttestorVault):
                 with suppress(CasConflict):
                     self._documents.write(f"{_PAYOUTS}/{asked.digest.hex()}", asked.to_json(), cas=0)
         raise_if(_bound_elsewhere(payout, [self._payout(asked.digest) for asked in payout]))
+
+    def bound_to(self, digests: Collection[bytes]) -> Mapping[bytes, Anchor]:
+        """The anchor of each of these that was ever attested; it is kept for ever."""
+        known = ((digest, self._payout(digest)) for digest in sorted(digests))
+        return {digest: attested.anchor for digest, attested in known if attested is not None}
 
     def flights(self) -> Sequence[Flight]:
         """What is in flight, and what ended within a day."""

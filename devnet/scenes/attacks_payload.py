@@ -194,7 +194,11 @@ def _two_anchors(
             where = "nonce"
         else:
             free: Reservation = chain.next_anchor(
-                permit.wallet.name, permit.wallet.certificate, permit.payments, set(first.references)
+                permit.wallet.name,
+                permit.wallet.certificate,
+                permit.payments,
+                set(first.references),
+                lambda asked: stage.deployment.store.read(lambda work: work.deposits.credited(BITCOIN, asked)),
             )
             other = replace(request, payload=chain.build(permit.wallet.certificate, free, permit.payments).payload)
             second, where = free.anchor, "coin"

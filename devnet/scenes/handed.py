@@ -25,8 +25,15 @@ from devnet.story import Story
 def next_anchor(desk: Desk, transfer: Transfer) -> Reservation:
     """The anchor that a withdrawal's wallet would pay it by, now."""
     wallet, chain = _wallet(desk, transfer), Chain(transfer.intent.chain)
-    taken = desk.stage.deployment.store.read(lambda work: work.transfers.taken(chain.name, wallet.name))
-    return desk.worker.chains[chain].next_anchor(wallet.name, wallet.certificate, [_payment(transfer)], taken)
+    store = desk.stage.deployment.store
+    taken = store.read(lambda work: work.transfers.taken(chain.name, wallet.name))
+    return desk.worker.chains[chain].next_anchor(
+        wallet.name,
+        wallet.certificate,
+        [_payment(transfer)],
+        taken,
+        lambda outpoints: store.read(lambda work: work.deposits.credited(chain, outpoints)),
+    )
 
 
 def attest(desk: Desk, transfer: Transfer, anchor: Anchor) -> Signed[Statement]:

@@ -487,6 +487,24 @@ class TestDeposits:
         store.run(lambda work: work.deposits.record(seen))
         assert standing() == (DepositStatus.SEEN, None)
 
+    def test_credited(self, store: Store) -> None:
+        """Outpoints that stand credited: not one that was only seen, was taken back, or is no deposit; 1,200 asked for at once."""
+        seen = {height: Sighting(Amount(COIN, 10**8), ANA_BTC, coins(height)) for height in (1, 2, 3, 4)}
+        point = {height: f"{s.proof.txid.hex()}:{s.proof.vout}" for height, s in seen.items()}  # type: ignore[union-attr]
+        for each in seen.values():
+            store.run(partial(_record, each))
+        for height in (1, 2, 3):
+            store.run(partial(self._credit, seen=seen[height]))
+        store.run(lambda work: work.deposits.move(seen[3].identity, DepositStatus.REVERSED))
+        others = [f"{number:064x}:0" for number in range(1_200)]
+        asked = [*others, *point.values()]
+        assert store.read(lambda w: w.deposits.credited(BTC, asked)) == {point[1], point[2]}
+        assert store.read(lambda w: w.deposits.credited(BTC, [point[2]])) == {point[2]}
+        assert store.read(lambda w: (w.deposits.credited(BTC, ()), w.deposits.credited(EVM, asked))) == (
+            frozenset(),
+            frozenset(),
+        )
+
     @pytest.mark.parametrize(
         ("to", "position", "rule"),
         [

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Transfers in every store: the fake, SQLite and PostgreSQL keep the same promises, and the databases hold them past Python."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any
@@ -12,7 +12,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy.exc import DBAPIError
 
-from custody.flows.ports import Store, UnitOfWork
+from custody.flows.ports import Damaged, Store, UnitOfWork
 from custody.rules.approvals import Approval
 from custody.rules.certificates import Enrolment
 from custody.rules.errors import InvalidInput
@@ -43,6 +43,7 @@ from tests.fakes.ledger import (
     settlement,
     token,
 )
+from tests.fakes.store import FakeStore
 
 WALLET, OTHER = b"\xab" * 32, b"\xcd" * 32
 DAY, HOUR = 86_400, 3600
@@ -193,7 +194,7 @@ class TestTransfers:
         moved(store, asked, Status.PENDING_SIGNATURE)
         moved(store, gone, Status.CANCELLED)
         due = store.read(lambda w: [w.transfers.expiring(at) for at in (NOW + DAY - 1, NOW + DAY)])
-        assert [[t.digest for t in found] for found in due] == [[], [queued.digest]]
+        assert [list(found) for found in due] == [[], [queued.digest]]
 
     def test_roll_back(self, store: Store) -> None:
         """Nothing of a failed transaction remains."""
@@ -498,3 +499,86 @@ class TestDatabases:
         with pytest.raises(InvalidInput):
             store.read(lambda w: w.transfers.get(new.digest))
         store.close()
+
+
+Damage = Callable[[Store, Transfer, Permit], None]
+
+
+@pytest.fixture(params=("fake", "sqlite", "postgresql"))
+def damaged(request: pytest.FixtureRequest, make_url: Callable[[str], str]) -> Iterator[tuple[Store, Damage]]:
+    """A store, and somebody who changes the rows of one transfer and of one permit past every trigger."""
+    if request.param == "fake":
+
+        def change(store: Store, transfer: Transfer, permit: Permit) -> None:
+            found: set[bytes | Anchor] = {transfer.digest, permit.reservation.anchor}
+            store.run(lambda work: work.transfers._state.damaged.update(found))  # type: ignore[attr-defined]
+
+        yield FakeStore(), change
+        return
+    url = make_url(request.param)
+    store = open_store(url, ASSETS)
+
+    def rewrite(store: Store, transfer: Transfer, permit: Permit) -> None:
+        engine = sqlalchemy.create_engine(url)
+        with engine.begin() as connection:
+            if url.startswith("sqlite"):
+                triggers = (
+                    "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name IN ('transfers', 'permits')"
+                )
+                for (name,) in connection.exec_driver_sql(triggers).all():
+                    connection.exec_driver_sql(f"DROP TRIGGER {name}")
+            else:
+                connection.exec_driver_sql("SET session_replication_role = replica")
+            changed = sqlalchemy.text("UPDATE transfers SET destination = '0xmine' WHERE id = :id")
+            connection.execute(changed, {"id": transfer.intent.id})
+            emptied = sqlalchemy.text("UPDATE permits SET body = '[]' WHERE reference = :reference")
+            connection.execute(emptied, {"reference": permit.reservation.anchor.reference})
+        engine.dispose()
+
+    yield store, rewrite
+    store.close()
+
+
+class TestDamaged:
+    """One row that somebody changed is told, and hides no other."""
+
+    def test_told(self, damaged: tuple[Store, Damage]) -> None:
+        """Pages, permits and what expires go on; whoever asks for that one is refused."""
+        store, change = damaged
+        ours = [add(store, transfer(n)) for n in (1, 2, 3)]
+        pinned = [permit(ours[0], anchor="7"), permit(ours[2], anchor="8")]
+        for each in pinned:
+            store.run(lambda work, each=each: work.transfers.permit(each))
+        change(store, ours[1], pinned[0])
+        page = store.read(lambda work: [*work.transfers.examine(limit=2), *work.transfers.examine(2)])
+        assert [number for number, _ in page] == [1, 2, 3]
+        first, told, last = (found for _, found in page)
+        assert (first, last) == (ours[0], ours[2])
+        assert isinstance(told, Damaged)
+        assert (told.name, told.why.rule) == (ours[1].digest.hex(), Rule.ROW_DAMAGED)
+        assert ours[1].digest.hex() in str(told.why)
+        permits = store.read(lambda work: work.transfers.examine_permitted())
+        assert permits[1:] == [pinned[1]]
+        assert isinstance(permits[0], Damaged)
+        assert permits[0].anchor == pinned[0].reservation.anchor
+        assert store.read(lambda work: work.transfers.expiring(NOW + DAY)) == [t.digest for t in ours]
+        for ask in (
+            lambda work: work.transfers.page(),
+            lambda work: work.transfers.get(ours[1].digest),
+            lambda work: work.transfers.permitted(),
+        ):
+            with pytest.raises(InvalidInput):
+                store.read(ask)
+
+    def test_filters(self, damaged: tuple[Store, Damage]) -> None:
+        """As a page has them."""
+        store, change = damaged
+        ours = [add(store, transfer(n, account="customer:bo" if n == 2 else "customer:ana")) for n in (1, 2, 3)]
+        moved(store, ours[2], Status.CANCELLED)
+        pinned = permit(ours[0])
+        store.run(lambda work: work.transfers.permit(pinned))
+        change(store, ours[0], pinned)
+        asked: list[dict[str, Any]] = [{"account": "customer:ana"}, {"statuses": [Status.QUEUED]}, {"wallet": OTHER}]
+        found = store.read(lambda work: [work.transfers.examine(**each) for each in asked])
+        assert [[number for number, _ in page] for page in found] == [[1, 3], [1, 2], []]
+        assert all(isinstance(page[0][1], Damaged) for page in found if page)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """What a payout brings back is booked once: the watcher, the payout's entry and its audit on a real bitcoind."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from types import SimpleNamespace
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import pytest
 
@@ -30,11 +30,12 @@ from custody.rules.ledger import Account, AccountKind, Entry, Posting, Side
 from custody.rules.origins import BitcoinProof, Executed, Hold
 from custody.rules.payments import Derived, Mined, Payment, UnsignedPayout
 from custody.rules.payouts import CHANGE_WINDOW, VOID_CHANGE
+from custody.rules.refusals import Refused
 from custody.rules.signatures import Signed
 from custody.rules.wallets import Tier
 from devnet.bitcoind import Bitcoind
 from devnet.throwaway import SeatedWallet, seated_script
-from tests.devnet.test_bitcoin_payouts import World
+from tests.devnet.test_bitcoin_payouts import World, every
 from tests.devnet.test_executed import intent_of
 from tests.fakes.bitcoin import ASSETS, BTC, CONFIRMATIONS, REGTEST
 from tests.fakes.store import FakeStore
@@ -72,6 +73,11 @@ class Books:
         """Satoshi in the ledger."""
         units: int = self.store.read(lambda work: work.journal.balance(account, BTC))
         return units
+
+    def credited(self, outpoints: Collection[str]) -> Collection[str]:
+        """What authorize hands to the chain's side."""
+        found: Collection[str] = self.store.read(lambda work: work.deposits.credited(REGTEST, outpoints))
+        return found
 
     def check(self) -> None:
         """Each wallet has in the ledger what it has on chain; ana has her deposit once; nothing is left in suspense."""
@@ -213,7 +219,7 @@ def test_more_payouts_than_change_addresses(books: Books) -> None:
     taken, paid = list[str](), 0
     for number in range(CHANGE_WINDOW + 3):
         payments = [world.pay(1_000_000, intent=number)]
-        reservation = world.payouts.next_anchor(world.wallet.name, certificate, payments, taken)
+        reservation = world.payouts.next_anchor(world.wallet.name, certificate, payments, taken, every)
         unsigned = world.payouts.build(certificate, reservation, payments)
         world.payouts.broadcast(world.envelope(unsigned))
         taken += reservation.references
@@ -225,3 +231,61 @@ def test_more_payouts_than_change_addresses(books: Books) -> None:
     assert used[: len(unused)] == unused
     assert set(used) <= set(range(CHANGE_WINDOW))
     world.send(world.build([world.pay(90_000_000)]))  # change of all of them is spendable
+
+
+def test_a_coin_that_the_books_do_not_know(books: Books) -> None:
+    """Whoever knows the descriptor pays receive index 500: a payout with that coin could never be booked, so none is made with it."""
+    world, certificate = books.world, books.world.wallet.certificate
+    payment = world.pay(30_000_000)
+    world.node.pay(receive_address(certificate, 500).text, 2 * DEPOSIT)
+    books.watch()
+    blind = world.build([payment])
+    refused = books.view.confirm_executed(
+        Executed(
+            chain=REGTEST.name,
+            height=(mined := world.send(blind)).height,
+            block=mined.block,
+            transaction=mined.transaction,
+            anchor=blind.anchor,
+            intents=(payment.intent,),
+            arrived=(),
+            fee=mined.fee,
+            void=False,
+        ),
+        [intent_of(payment, world.wallet.name)],
+        books.inventory.holding_of,
+    )
+    assert refused is not None
+    assert refused.operands["field"] == "inputs"
+
+
+def test_only_credited_coins_are_reserved(books: Books) -> None:
+    """Not the unwatched one, though it is the largest, and too little without it; our own change once the watcher booked it."""
+    world, certificate = books.world, books.world.wallet.certificate
+    world.node.pay(receive_address(certificate, 500).text, 2 * DEPOSIT)
+    books.watch()
+
+    def reserve(units: int) -> tuple[str, ...]:
+        payments = [world.pay(units)]
+        return world.payouts.next_anchor(world.wallet.name, certificate, payments, (), books.credited).references
+
+    known = {f"{d.sighting.proof.txid.hex()}:{d.sighting.proof.vout}" for d in _deposits(books)}
+    with pytest.raises(Refused):
+        reserve(DEPOSIT + COMPANY)
+    (spent,) = reserve(30_000_000)
+    assert spent in known
+    payments = [world.pay(30_000_000)]
+    reservation = world.payouts.next_anchor(world.wallet.name, certificate, payments, (), books.credited)
+    unsigned = world.payouts.build(certificate, reservation, payments)
+    world.send(unsigned)
+    world.node.mine(CONFIRMATIONS)
+    with pytest.raises(Refused):
+        reserve(30_000_000)  # the change is final, but nobody has booked it
+    books.watch()
+    (change,) = reserve(30_000_000)
+    assert change.startswith(unsigned.id.hex())
+
+
+def _deposits(books: Books) -> list[Any]:
+    found: list[Any] = books.store.read(lambda work: list(work.deposits.all()))
+    return found

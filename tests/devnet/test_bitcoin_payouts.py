@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Payouts out of P2WSH wallets on regtest: built, decoded by the seats' own decoder, signed by keys in vaults, mined."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import count
@@ -42,6 +42,11 @@ ENOUGH = 50_000
 """Satoshi of fee that an intent allows in these tests."""
 
 
+def every(outpoints: Collection[str]) -> Collection[str]:
+    """A ledger that has credited everything."""
+    return outpoints
+
+
 @dataclass(frozen=True)
 class World:
     """A node, a wallet of its own for each test, and the chain's payouts."""
@@ -62,7 +67,7 @@ class World:
     def build(self, payments: Sequence[Payment], taken: Sequence[str] = ()) -> UnsignedPayout:
         """Reserve coins and build."""
         certificate = self.wallet.certificate
-        reservation = self.payouts.next_anchor(self.wallet.name, certificate, payments, taken)
+        reservation = self.payouts.next_anchor(self.wallet.name, certificate, payments, taken, every)
         return self.payouts.build(certificate, reservation, payments)
 
     def envelope(self, unsigned: UnsignedPayout, seats: Sequence[str] = QUORUM) -> Envelope:
@@ -135,16 +140,16 @@ def test_several_coins_and_payments(world: World) -> None:
     to = [world.address() for _ in range(3)]
     payments = [world.pay(9_000_000, to[i], i, most=(500, ENOUGH, ENOUGH)[i]) for i in range(3)]
     certificate = world.wallet.certificate
-    first = world.payouts.next_anchor(world.wallet.name, certificate, payments, ())
+    first = world.payouts.next_anchor(world.wallet.name, certificate, payments, (), every)
     unsigned = world.payouts.build(certificate, first, payments)
     assert len(first.references) == 2
     assert sum(paid.fee for paid in unsigned.paid) == unsigned.fee
     assert unsigned.paid[0].fee == min(500, unsigned.paid[1].fee)
-    other = world.payouts.next_anchor(world.wallet.name, certificate, [world.pay(1_000_000)], first.references)
+    other = world.payouts.next_anchor(world.wallet.name, certificate, [world.pay(1_000_000)], first.references, every)
     assert set(other.references).isdisjoint(first.references)
     with pytest.raises(Refused) as caught:
         world.payouts.next_anchor(
-            world.wallet.name, certificate, [world.pay(1_000_000)], [*first.references, *other.references]
+            world.wallet.name, certificate, [world.pay(1_000_000)], [*first.references, *other.references], every
         )
     assert rules(caught) == [Rule.INSUFFICIENT_BALANCE]
     assert world.payouts.build(certificate, first, payments) == unsigned
@@ -192,7 +197,7 @@ def test_what_cannot_be_paid(world: World) -> None:
         if blocks:
             world.node.mine(blocks)
         with pytest.raises(Refused) as caught:
-            world.payouts.next_anchor(world.wallet.name, certificate, [payment], ())
+            world.payouts.next_anchor(world.wallet.name, certificate, [payment], (), every)
         assert rules(caught) == [rule]
     with pytest.raises(InvalidInput) as invalid:
         world.build([world.pay(545)])
@@ -205,7 +210,7 @@ def test_a_reserved_coin_that_is_gone(world: World) -> None:
     """Spent by another payout meanwhile: refused by name, and nothing is built."""
     world.fund(BITCOIN)
     certificate, payments = world.wallet.certificate, [world.pay(1_000_000)]
-    reservation = world.payouts.next_anchor(world.wallet.name, certificate, payments, ())
+    reservation = world.payouts.next_anchor(world.wallet.name, certificate, payments, (), every)
     world.send(world.build(payments))
     with pytest.raises(Refused) as caught:
         world.payouts.build(certificate, reservation, payments)
@@ -394,7 +399,7 @@ def test_preflight_and_bad_input(world: World) -> None:
     assert [r.rule for r in world.payouts.preflight(b"", replace(certificate, m=2))] == [Rule.SCRIPT_MISMATCH]
     world.fund(BITCOIN)
     payments = [world.pay(1_000_000)]
-    reservation = world.payouts.next_anchor(world.wallet.name, certificate, payments, ())
+    reservation = world.payouts.next_anchor(world.wallet.name, certificate, payments, (), every)
     with pytest.raises(InvalidInput):
         world.payouts.build(certificate, reservation, payments, [Sweep(0, "BTC", 1)])
     with pytest.raises(InvalidInput):
@@ -423,3 +428,98 @@ def test_measured_batches(world: World, capsys: pytest.CaptureFixture[str]) -> N
         print("\nBTC: " + ", ".join(f"{b.payments}: {b.size} vbytes, {b.each} each" for b in found))
     assert [batch.payments for batch in found] == [1, 10, 100]
     assert found[0].each > found[1].each > found[2].each
+
+
+def unmined(world: World, unsigned: UnsignedPayout) -> None:
+    """Keep it out of blocks, as a low fee would."""
+    world.node.rpc("prioritisetransaction", unsigned.id.hex(), 0, -BITCOIN)
+
+
+def bump(world: World, unsigned: UnsignedPayout, rate: int, most: int, patch: pytest.MonkeyPatch) -> UnsignedPayout:
+    """Its variant, where the node asks for so many satoshi per virtual byte and its intent allows so much."""
+    patch.setattr("custody.chains.bitcoin.payouts.fee_rate", lambda *_: rate)
+    change = world.payouts._wallet(world.wallet.certificate).next_change(19, unsigned.anchor.reference)
+    script = {change_address(world.wallet.certificate, i).text: i for i in range(20)}
+    (leaf,) = [leaf for leaf in world.wallet.decode(unsigned).leaves if leaf.kind is LeafKind.CHANGE]
+    assert script[leaf.destination] <= change
+    reservation = Reservation(unsigned.anchor, (unsigned.anchor.reference,), script[leaf.destination])
+    maxima = {paid.intent: most for paid in unsigned.paid}
+    made = world.payouts.outbid(world.wallet.certificate, reservation, unsigned, maxima)
+    assert made is not None
+    return made
+
+
+def test_a_variant_replaces_what_no_block_takes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stuck in the mempool: seats read the same meaning, the node takes the variant in its place, and that one settles."""
+    world.fund(BITCOIN)
+    to = world.address()
+    stuck = world.build([world.pay(30_000_000, to)])
+    sent = world.envelope(stuck)
+    world.payouts.broadcast(sent)
+    unmined(world, stuck)
+    world.node.mine(1)
+    assert world.follow(sent) == Pending(stuck.id)
+    variant = bump(world, stuck, 20, ENOUGH, monkeypatch)
+    was, now = world.wallet.decode(stuck), world.wallet.decode(variant)
+    assert (was.meaning, was.anchor, was.inputs) == (now.meaning, now.anchor, now.inputs)
+    assert now.fee == variant.fee == 20 * stuck.size == variant.paid[0].fee
+    assert type(variant).from_json(variant.to_json()) == variant
+    again = world.envelope(variant)
+    world.node.rpc("prioritisetransaction", stuck.id.hex(), 0, BITCOIN)  # the node compares what miners were told to
+    world.payouts.broadcast(again)
+    assert world.follow(sent, again) == Pending(variant.id)
+    world.node.mine(1)
+    mined = world.follow(sent, again)
+    assert isinstance(mined, Mined)
+    assert (mined.id, mined.fee) == (variant.id, variant.fee)
+    assert world.follow(sent) == Replaced(variant.id)
+    assert world.received(to) == 30_000_000
+
+
+def test_the_first_one_is_mined_after_all(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block has the first while the variant was sent: it settles with its own fee, and the variant cannot be sent again."""
+    world.fund(BITCOIN)
+    first = world.build([world.pay(30_000_000)])
+    sent, again = world.envelope(first), world.envelope(bump(world, first, 9, ENOUGH, monkeypatch))
+    world.payouts.broadcast(sent)
+    world.payouts.broadcast(again)
+    world.node.rpc("generateblock", world.address(), [sent.raw.hex()])
+    mined = world.follow(sent, again)
+    assert isinstance(mined, Mined)
+    assert (mined.id, mined.fee) == (first.id, first.fee)
+    with pytest.raises(Refused) as caught:
+        world.payouts.broadcast(again)
+    assert rules(caught) == [Rule.ANCHOR_SPENT]
+
+
+def test_how_far_a_variant_goes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing where it pays enough; all that people approved where more is asked; refused where that replaces nothing."""
+    world.fund(BITCOIN)
+    first = world.build([world.pay(30_000_000)])
+    with pytest.raises(AssertionError):
+        bump(world, first, first.fee // first.size, ENOUGH, monkeypatch)
+    assert bump(world, first, 500, ENOUGH, monkeypatch).fee == ENOUGH
+    for most, rate, rule in ((first.fee + 1, 500, Rule.MAXIMUM_FEE), (10**9, 500, None)):
+        if rule is None:
+            assert bump(world, first, rate, most, monkeypatch).fee == rate * first.size
+            continue
+        with pytest.raises(Refused) as caught:
+            bump(world, first, rate, most, monkeypatch)
+        assert rules(caught) == [rule]
+
+
+def test_the_node_replaces_what_does_not_signal(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measured: today's nodes relay full RBF, so a sequence is no protection; ours signals all the same, for older nodes."""
+    monkeypatch.setattr("custody.chains.bitcoin.psbts.REPLACEABLE", 0xFFFFFFFF)
+    monkeypatch.setattr("custody.chains.bitcoin.payouts.REPLACEABLE", 0xFFFFFFFF)
+    world.fund(BITCOIN)
+    first = world.build([world.pay(30_000_000)])
+    sent = world.envelope(first)
+    world.payouts.broadcast(sent)
+    entry = world.node.rpc("getmempoolentry", first.id.hex())
+    assert isinstance(entry, dict)
+    again = world.envelope(bump(world, first, 9, ENOUGH, monkeypatch))
+    world.payouts.broadcast(again)
+    print("\nbip125-replaceable", entry.get("bip125-replaceable"), world.node.rpc("getmempoolinfo"))
+    assert world.follow(sent, again) == Pending(again.id)
+    world.node.mine(1)

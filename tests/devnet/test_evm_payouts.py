@@ -558,3 +558,83 @@ def test_measured_batches(world: World, asset: str, capsys: pytest.CaptureFixtur
         print(f"\n{asset}: " + ", ".join(f"{b.payments}: {b.size} gas, {b.each} each" for b in found))
     assert [batch.payments for batch in found] == [1, 10, 100]
     assert found[0].each > found[1].each > found[2].each
+
+
+def base_fee(world: World, wei: int) -> None:
+    """What the next blocks ask for."""
+    world.client.call("anvil_setNextBlockBaseFeePerGas", hex(wei))
+
+
+def stuck(world: World, to: str, *, dropped: bool = False) -> tuple[UnsignedPayout, Envelope]:
+    """A payout that waits while blocks ask for ten times its price; Anvil drops it at the next block, other nodes may keep it."""
+    unsigned = world.build([pay("ETH", 6, to)])
+    envelope = world.envelope(unsigned)
+    world.client.call("evm_setAutomine", False)
+    world.payouts.broadcast(envelope)
+    base_fee(world, 10 * world.relayer.signed[-1].max_fee_per_gas)
+    if dropped:
+        mine(world.client)
+    found = world.payouts.follow(world.wallet.certificate, [envelope])
+    assert found == (Unknown() if dropped else Pending(envelope.transaction))
+    return unsigned, envelope
+
+
+@pytest.mark.parametrize("dropped", [False, True], ids=["waiting", "dropped"])
+def test_a_stuck_relayers_nonce_is_healed(world: World, dropped: bool) -> None:
+    """The same signed payout at the same nonce for more: the node replaces, one is mined, and it is paid once."""
+    to = fresh()
+    try:
+        unsigned, first = stuck(world, to, dropped=dropped)
+        signed = world.payouts.combine(world.wallet.certificate, unsigned, world.wallet.sign(unsigned))
+        again = world.payouts.reseal(world.wallet.signed, signed, first)
+        assert again is not None
+        one, two = world.relayer.signed[-2:]
+        assert (one.nonce, one.data, one.gas) == (two.nonce, two.data, two.gas)
+        assert two.max_fee_per_gas >= one.max_fee_per_gas * 9 // 8
+        world.payouts.broadcast(again)
+        assert world.payouts.reseal(world.wallet.signed, signed, again) is None
+        mine(world.client)
+        mined = world.payouts.follow(world.wallet.certificate, [first, again])
+        assert isinstance(mined, Mined)
+        assert (mined.transaction, mined.id, world.held("ETH", to)) == (again.transaction, unsigned.id, 6)
+        with pytest.raises(Refused) as caught:
+            world.payouts.reseal(world.wallet.signed, signed, again)
+        assert rules(caught) == [Rule.ANCHOR_SPENT]
+    finally:
+        world.client.call("anvil_dropAllTransactions")
+        base_fee(world, 10**9)
+        world.client.call("evm_setAutomine", True)
+
+
+def test_a_bump_above_the_cap(world: World) -> None:
+    """No room below the cap: refused by the relayer's own rule; with a little room it offers just what blocks ask."""
+    try:
+        unsigned, first = stuck(world, fresh())
+        signed = world.payouts.combine(world.wallet.certificate, unsigned, world.wallet.sign(unsigned))
+        last, price = world.relayer.signed[-1], wire.quantity(world.client.call("eth_gasPrice"))
+        for cap, fits in ((last.gas * price * 5 // 4, True), (last.gas * last.max_fee_per_gas, False)):
+            poor = replace(world.relayer, cap=cap)
+            payouts = EvmPayouts(world.client, world.wallet.assets, poor)
+            if fits:
+                assert payouts.reseal(world.wallet.signed, signed, first) is not None
+                assert last.max_fee_per_gas < poor.signed[-1].max_fee_per_gas <= price * 5 // 4
+                continue
+            with pytest.raises(Refused) as caught:
+                payouts.reseal(world.wallet.signed, signed, first)
+            assert rules(caught) == [Rule.RELAYER_CAP]
+    finally:
+        world.client.call("anvil_dropAllTransactions")
+        base_fee(world, 10**9)
+        world.client.call("evm_setAutomine", True)
+
+
+def test_somebody_else_carries_it(world: World) -> None:
+    """Anybody may send the signed call: its event says that it is ours, whoever paid for it, and that counts as done."""
+    to = fresh()
+    unsigned = world.build([pay("ETH", 8, to)])
+    envelope = world.envelope(unsigned)
+    signed = world.payouts.combine(world.wallet.certificate, unsigned, world.wallet.sign(unsigned))
+    receipt = send(world.client, DEPLOYER, world.safe, signed.raw)
+    mined = world.payouts.follow(world.wallet.certificate, [envelope])
+    assert isinstance(mined, Mined)
+    assert (mined.id, mined.transaction, world.held("ETH", to)) == (unsigned.id, receipt.transaction, 8)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The worker's world in memory: payout chains that mine, seats that really decide and sign, an attestor, and a fuse that kills."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from hashlib import sha256
@@ -11,7 +11,7 @@ from embit.psbt import PSBT  # type: ignore[import-untyped]
 from embit.script import Script  # type: ignore[import-untyped]
 
 from custody.chains.bitcoin import psbts
-from custody.chains.bitcoin.scripts import script_pubkey, witness_script
+from custody.chains.bitcoin.scripts import change_address, script_pubkey, witness_script
 from custody.chains.evm.signatures import pack
 from custody.chains.payloads import decode
 from custody.flows import worker
@@ -22,6 +22,7 @@ from custody.rules.errors import Unavailable
 from custody.rules.governance import PolicyActivation
 from custody.rules.intents import Anchor
 from custody.rules.payments import (
+    Credited,
     Envelope,
     Followed,
     Mined,
@@ -36,6 +37,7 @@ from custody.rules.payments import (
     Sweep,
     Unknown,
     UnsignedPayout,
+    none_credited,
 )
 from custody.rules.payouts import DecodedPayload, PsbtPayload, SafeTx, Surroundings, void_safe_tx
 from custody.rules.refusals import Refusal, Refused, Rule
@@ -90,8 +92,8 @@ class Fuse:
     def __call__(self, do: Callable[[], T]) -> T:
         """Do it, unless it is time."""
         self.burnt += 1
-        if self.burnt == self.left and not self.after:
-            raise Died
+        if self.left and (self.burnt > self.left or (self.burnt == self.left and not self.after)):
+            raise Died  # what is dead gives nothing back either
         result = do()
         if self.burnt == self.left:
             raise Died
@@ -225,6 +227,9 @@ class FakePayouts:
     sent: list[Envelope] = field(default_factory=list)
     built: dict[bytes, UnsignedPayout] = field(default_factory=dict)
     fee: int = 5_000
+    asks: int = 0
+    """The fee that a block wants by now: satoshi, or on EVM anything above 0 for another envelope at the same nonce."""
+    resealed: set[bytes] = field(default_factory=set)
     stranger: bool = False
     """The next block consumes the anchor by a transaction that nobody here made."""
 
@@ -257,7 +262,12 @@ class FakePayouts:
         return self.drift
 
     def next_anchor(
-        self, wallet: bytes, certificate: WalletCertificate, payments: Sequence[Payment], taken: Collection[str]
+        self,
+        wallet: bytes,
+        certificate: WalletCertificate,
+        payments: Sequence[Payment],
+        taken: Collection[str],
+        credited: Credited = none_credited,
     ) -> Reservation:
         """See `PayoutChain`."""
         if self.chain.is_evm:
@@ -318,10 +328,38 @@ class FakePayouts:
             self.stale = False
             self.reverted[b"another call"] = 0
             raise Refused([Refusal(Rule.ENVELOPE_STALE, nonce=0, relayer=1)])
+        if self.lost != "before" and (not self.chain.is_evm or envelope.transaction in self.resealed):
+            self.pool = {k: e for k, e in self.pool.items() if e.anchor != envelope.anchor}  # it replaces what waits
         if self.lost != "before" and envelope.anchor.reference not in self.mined:
             self.pool[envelope.transaction] = envelope
         if self.lost:
             raise Unavailable("node", "the connection broke")
+
+    def outbid(
+        self,
+        certificate: WalletCertificate,
+        reservation: Reservation,
+        sent: UnsignedPayout,
+        maxima: Mapping[bytes, int],
+    ) -> UnsignedPayout | None:
+        """See `FeeBumper`: out of the change, up to what the intents allow."""
+        if self.chain.is_evm or self.asks <= sent.fee:
+            return None
+        if self.asks > sum(maxima.values()):
+            raise Refused([Refusal(Rule.MAXIMUM_FEE, fee=self.asks, most=sum(maxima.values()))])
+        assert isinstance(sent.payload, PsbtPayload)
+        script = script_pubkey(change_address(certificate, reservation.change))
+        (held,) = [units for units, paid in psbts.paid_scripts(sent.payload.psbt) if paid == script]
+        raised = psbts.with_change(sent.payload.psbt, script, held - (self.asks - sent.fee))
+        return self._unsigned(certificate, sent.anchor, PsbtPayload(self.chain.name, raised), sent.paid, self.asks)
+
+    def reseal(self, certificate: Signed[WalletCertificate], signed: SignedPayout, last: Envelope) -> Envelope | None:
+        """See `FeeBumper`: the same nonce, and one more byte for the price."""
+        if not self.chain.is_evm or not self.asks:
+            return None
+        made = Envelope(signed.id, sha256(last.raw + b"+").digest(), signed.anchor, last.raw + b"+")
+        self.resealed.add(made.transaction)
+        return made
 
     def follow(self, certificate: WalletCertificate, envelopes: Sequence[Envelope], since: int = 0) -> Followed:
         """See `PayoutChain`."""
@@ -343,7 +381,8 @@ class FakePayouts:
         block = self.view.block(height)
         if block is None:
             return Unknown()
-        return Mined(envelope.id, envelope.transaction, height, block.hash, outcome, self.fee, 100)
+        fee = self.fee if self.chain.is_evm else self.built[envelope.id].fee
+        return Mined(envelope.id, envelope.transaction, height, block.hash, outcome, fee, 100)
 
     def _unsigned(
         self,
@@ -405,7 +444,18 @@ class Workshop:
     def parts(self, fuse: Fuse | None = None) -> worker.Parts:
         """What a worker that begins now is composed of."""
         fuse = fuse or Fuse()
-        methods = ("preflight", "next_anchor", "build", "void", "combine", "seal", "broadcast", "follow")
+        methods = (
+            "preflight",
+            "next_anchor",
+            "build",
+            "void",
+            "combine",
+            "seal",
+            "outbid",
+            "reseal",
+            "broadcast",
+            "follow",
+        )
         return worker.Parts(
             store=Fused(self.treasury.store, fuse, "run"),  # type: ignore[arg-type]
             kernel=lambda: self.treasury.kernel,

@@ -4,15 +4,15 @@
 import copy
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from custody.flows.ports import Deposit, Examined, UnitOfWork
+from custody.flows.ports import Deposit, Examined, Lease, UnitOfWork
 from custody.rules.amounts import UINT256_MAX, Asset
 from custody.rules.certificates import DepositAddress
 from custody.rules.deposits import DEPOSIT_MOVES, BlockRef, DepositStatus, Sighting
-from custody.rules.errors import Unavailable
+from custody.rules.errors import InvalidInput, Unavailable
 from custody.rules.ledger import (
     Account,
     AccountKind,
@@ -24,7 +24,7 @@ from custody.rules.ledger import (
     check_balances,
     replay,
 )
-from custody.rules.origins import ChainProof, Once, Reversal, recorded_once
+from custody.rules.origins import BitcoinProof, ChainProof, Once, Reversal, recorded_once
 from custody.rules.refusals import Refusal, Refused, Rule, raise_if
 from custody.rules.settlements import Settlement
 from custody.rules.signatures import Signed
@@ -45,6 +45,7 @@ class _State:
     addresses: list[Signed[DepositAddress]] = field(default_factory=list)
     documents: dict[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
     rows: TransferState = field(default_factory=TransferState)
+    leases: dict[str, Lease] = field(default_factory=dict)
 
 
 class FakeJournal:
@@ -218,6 +219,12 @@ class FakeDeposits:
             raise Refused([Refusal(Rule.MALFORMED, deposit=identity, would_be=to.value, position=position)])
         self._state.deposits[identity] = replace(known, status=to, position=position)
 
+    def credited(self, chain: Chain, outpoints: Collection[str]) -> frozenset[str]:
+        """Those of them that stand credited."""
+        credited = (d.sighting.proof for d in self.all() if d.status is DepositStatus.CREDITED)
+        bitcoin = (p for p in credited if isinstance(p, BitcoinProof) and p.chain == chain.name)
+        return frozenset(f"{proof.txid.hex()}:{proof.vout}" for proof in bitcoin) & frozenset(outpoints)
+
     def all(self) -> Sequence[Deposit]:
         """By chain and height."""
         return sorted(
@@ -305,6 +312,47 @@ class FakeDocuments:
         return [copy.deepcopy(body) for (of, _), body in self._state.documents.items() if of == kind]
 
 
+class FakeLeases:
+    """Leases in a dict; one that was given back has no holder."""
+
+    def __init__(self, state: _State, check: Callable[[], None]) -> None:
+        self._state, self._check = state, check
+
+    def acquire(self, name: str, holder: str, now: int, seconds: int) -> Lease:
+        """A turn, or whose it is."""
+        self._check()
+        if not name or not holder or seconds < 1:
+            raise InvalidInput(
+                "lease", Rule.MALFORMED, f"{name!r}, {holder!r}, {seconds}", "a name, a holder, some time"
+            )
+        known = self._state.leases.get(name)
+        if known is not None and known.holder not in ("", holder) and known.until > now:
+            return known
+        self._state.leases[name] = Lease(name, holder, known.token + 1 if known else 1, now + seconds)
+        return self._state.leases[name]
+
+    def check(self, lease: Lease) -> None:
+        """Whether it is still its turn."""
+        known = self._state.leases.get(lease.name)
+        if known is None or (known.holder, known.token) != (lease.holder, lease.token):
+            raise Unavailable(f"lease {lease.name}", f"lease lost: turn {lease.token} is over")
+
+    def renew(self, lease: Lease, now: int, seconds: int) -> Lease:
+        """Longer."""
+        self._check()
+        self.check(lease)
+        until = max(self._state.leases[lease.name].until, now + seconds)
+        self._state.leases[lease.name] = replace(lease, until=until)
+        return self._state.leases[lease.name]
+
+    def release(self, lease: Lease) -> None:
+        """Given back."""
+        self._check()
+        known = self._state.leases.get(lease.name)
+        if known is not None and (known.holder, known.token) == (lease.holder, lease.token):
+            self._state.leases[lease.name] = replace(known, holder="", until=0)
+
+
 class FakeUnitOfWork:
     """One transaction over a state."""
 
@@ -312,6 +360,7 @@ class FakeUnitOfWork:
         self.journal, self.deposits = FakeJournal(state, check), FakeDeposits(state, check)
         self.customers, self.documents = FakeCustomers(state, check), FakeDocuments(state, check)
         self.transfers, self.enrolments = FakeTransfers(state.rows, check), FakeEnrolments(state.rows, check)
+        self.leases = FakeLeases(state, check)
 
 
 class FakeStore:
@@ -342,6 +391,7 @@ def _copy(state: _State) -> _State:
         list(state.addresses),
         dict(state.documents),
         state.rows.copy(),
+        dict(state.leases),
     )
 
 

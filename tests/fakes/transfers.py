@@ -3,14 +3,17 @@
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from custody.flows.ports import Enrolled, Moved
+from custody.flows.ports import Damaged, Enrolled, Moved
 from custody.rules.approvals import Approval
 from custody.rules.certificates import Enrolment
+from custody.rules.errors import InvalidInput
 from custody.rules.facts import Purpose
 from custody.rules.intents import Anchor, Rejection
 from custody.rules.payments import Envelope
 from custody.rules.refusals import Refusal, Refused, Rule, raise_if
+from custody.rules.seat_journal import anchor_key
 from custody.rules.signatures import Signed
 from custody.rules.transfers import Permit, Reserved, Status, Transfer
 
@@ -29,6 +32,8 @@ class TransferState:
     permits: list[Permit] = field(default_factory=list)
     envelopes: list[Envelope] = field(default_factory=list)
     enrolments: list[Enrolled] = field(default_factory=list)
+    damaged: set[bytes | Anchor] = field(default_factory=set)
+    """Transfers, by digest, and permits, by anchor, whose rows somebody changed behind everybody's back."""
 
     def copy(self) -> "TransferState":
         """A snapshot."""
@@ -41,6 +46,7 @@ class TransferState:
             list(self.permits),
             list(self.envelopes),
             list(self.enrolments),
+            set(self.damaged),
         )
 
 
@@ -81,6 +87,10 @@ class FakeEnrolments:
         return list(enumerate(self._state.enrolments, start=1))[after : after + limit]
 
 
+def _damaged(table: str, name: str, anchor: Anchor | None = None) -> Damaged:
+    return Damaged(name, Refusal(Rule.ROW_DAMAGED, table=table, digest=name, why="it says something else"), anchor)
+
+
 class FakeTransfers:
     """See `Transfers`."""
 
@@ -98,19 +108,20 @@ class FakeTransfers:
     def asked(self, scope: str, key: str) -> tuple[bytes, Transfer] | None:
         """By key."""
         known = self._state.keys.get((scope, key))
-        return None if known is None else (known[0], self._state.transfers[known[1]])
+        return None if known is None else (known[0], self._whole(self._state.transfers[known[1]]))
 
     def get(self, digest: bytes) -> Transfer | None:
         """By digest."""
-        return self._state.transfers.get(digest)
+        found = self._state.transfers.get(digest)
+        return None if found is None else self._whole(found)
 
     def find(self, transfer: str) -> Transfer | None:
         """By id."""
-        return next((t for t in self._state.transfers.values() if t.intent.id == transfer), None)
+        return next((self._whole(t) for t in self._state.transfers.values() if t.intent.id == transfer), None)
 
     def of_proposal(self, proposal: bytes) -> Transfer | None:
         """Of a proposal."""
-        return next((t for t in self._state.transfers.values() if t.intent.proposal == proposal), None)
+        return next((self._whole(t) for t in self._state.transfers.values() if t.intent.proposal == proposal), None)
 
     def page(
         self,
@@ -122,6 +133,25 @@ class FakeTransfers:
         statuses: Collection[Status] = (),
     ) -> Sequence[tuple[int, Transfer]]:
         """Numbered from 1."""
+        filters: Any = {"account": account, "wallet": wallet, "statuses": statuses}
+        return [(number, self._whole(t)) for number, t in self._listed(after, limit, **filters)]
+
+    def examine(
+        self,
+        after: int = 0,
+        limit: int = 100,
+        *,
+        account: str | None = None,
+        wallet: bytes | None = None,
+        statuses: Collection[Status] = (),
+    ) -> Sequence[tuple[int, Transfer | Damaged]]:
+        """With those that are damaged."""
+        filters: Any = {"account": account, "wallet": wallet, "statuses": statuses}
+        return [(number, self._examined(t)) for number, t in self._listed(after, limit, **filters)]
+
+    def _listed(
+        self, after: int, limit: int, account: str | None, wallet: bytes | None, statuses: Collection[Status]
+    ) -> Sequence[tuple[int, Transfer]]:
         found = (
             (number, t)
             for number, t in enumerate(self._state.transfers.values(), 1)
@@ -145,10 +175,10 @@ class FakeTransfers:
         """Steps."""
         return [moved for of, moved in self._state.moves if of == digest]
 
-    def expiring(self, now: int, limit: int = 100) -> Sequence[Transfer]:
+    def expiring(self, now: int, limit: int = 100) -> Sequence[bytes]:
         """Past their expiry."""
         found = (t for t in self._state.transfers.values() if not t.status.is_final and not t.status.is_asked)
-        return [t for t in found if t.intent.expiry <= now][:limit]
+        return [t.digest for t in found if t.intent.expiry <= now][:limit]
 
     def approve(self, approval: Approval, at: int) -> None:
         """A yes."""
@@ -216,12 +246,27 @@ class FakeTransfers:
 
     def permitted(self) -> Sequence[Permit]:
         """Unfinished."""
+        found = self.examine_permitted()
+        if damaged := [permit for permit in found if isinstance(permit, Damaged)]:
+            raise InvalidInput(damaged[0].name, Rule.ROW_DAMAGED, "something else", "what stood there")
+        return [permit for permit in found if isinstance(permit, Permit)]
+
+    def examine_permitted(self) -> Sequence[Permit | Damaged]:
+        """With those that are damaged."""
+        return [
+            _damaged("permits", anchor_key(p.reservation.anchor), p.reservation.anchor)
+            if p.reservation.anchor in self._state.damaged
+            else p
+            for p in self._unfinished()
+        ]
+
+    def _unfinished(self) -> Sequence[Permit]:
         ends = {t.digest for t in self._state.transfers.values() if t.status.is_final}
         return [p for p in self._state.permits if not set(p.intents) <= ends]
 
     def taken(self, chain: str, wallet: bytes) -> frozenset[str]:
         """References."""
-        mine = (p.reservation for p in self.permitted())
+        mine = (p.reservation for p in self._unfinished())
         return frozenset(r for m in mine if (m.anchor.chain, m.anchor.wallet) == (chain, wallet) for r in m.references)
 
     def keep(self, envelope: Envelope, at: int) -> None:
@@ -238,6 +283,16 @@ class FakeTransfers:
     def kept(self, anchor: Anchor) -> Sequence[Envelope]:
         """Of an anchor."""
         return [e for e in self._state.envelopes if e.anchor == anchor]
+
+    def _examined(self, transfer: Transfer) -> Transfer | Damaged:
+        is_damaged = transfer.digest in self._state.damaged
+        return _damaged("transfers", transfer.digest.hex()) if is_damaged else transfer
+
+    def _whole(self, transfer: Transfer) -> Transfer:
+        if transfer.digest in self._state.damaged:
+            where = f"transfers[{transfer.intent.id}]"
+            raise InvalidInput(where, Rule.ROW_DAMAGED, "something else", "what stands in the intent")
+        return transfer
 
     def _known(self, digest: bytes) -> None:
         if digest not in self._state.transfers:

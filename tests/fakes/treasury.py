@@ -19,7 +19,7 @@ from custody.rules.errors import Unavailable
 from custody.rules.intents import Anchor, Proposal, Rejection
 from custody.rules.ledger import Account, AccountKind, Entry, Posting, Side, credit_deposit
 from custody.rules.origins import BitcoinProof, NativeProof
-from custody.rules.payments import Payment, Reservation
+from custody.rules.payments import Credited, Payment, Reservation, none_credited
 from custody.rules.requirement import Outcome
 from custody.rules.roster import Roster
 from custody.rules.seat_request import BundleInForce, Policies
@@ -82,7 +82,12 @@ class FakeAnchors:
     fixed: str = ""
 
     def next_anchor(
-        self, wallet: bytes, certificate: WalletCertificate, payments: Sequence[Payment], taken: Collection[str]
+        self,
+        wallet: bytes,
+        certificate: WalletCertificate,
+        payments: Sequence[Payment],
+        taken: Collection[str],
+        credited: Credited = none_credited,
     ) -> Reservation:
         """See `Anchors`."""
         self.asked += 1

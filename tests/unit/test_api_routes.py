@@ -14,6 +14,7 @@ import pytest
 from api import cursors
 from custody.flows import proposals
 from custody.rules.errors import Unavailable
+from custody.rules.governance import Freeze
 from custody.rules.intents import Proposal, Rejection, TransferIntent
 from custody.rules.refusals import Rule
 from custody.rules.requirement import Outcome
@@ -183,6 +184,19 @@ class TestPropose:
         assert (told.json["decision"]["outcome"], told.json["asks"]) == ("REQUIRE", "1 of operations, 1 of risk")
         assert api.ask("GET", "/v1/transfers").json == {"items": [], "next_cursor": None}
 
+    def test_dry_run_automatic(self) -> None:
+        """Nobody is asked, though its decision names who would be beyond the seats' caps."""
+        api = Api(treasury=Treasury(kernel=kernel(answers(Outcome.AUTOMATIC))))
+        told = api.ask("POST", "/v1/transfers/dry-run", body_of(proposal())).json
+        assert (told["decision"]["outcome"], told["asks"]) == ("AUTOMATIC", "nobody")
+
+    def test_dry_run_frozen(self) -> None:
+        """What it would wait for is among the refusals."""
+        freeze = Freeze("customer:ada", "odd", NOW - 1, NOW + 60)
+        api = Api(treasury=Treasury(kernel=kernel(freezes=(freeze,))))
+        told = api.ask("POST", "/v1/transfers/dry-run", body_of(proposal())).json
+        assert [refusal["rule"] for refusal in told["refusals"]] == ["frozen"]
+
     def test_dry_run_denied(self) -> None:
         """What denies is named."""
         api = Api(treasury=Treasury(kernel=kernel(answers(Outcome.DENY))))
@@ -281,6 +295,23 @@ class TestIdempotency:
 def _same(api: Api) -> Treasury:
     """The treasury of another api, not furnished a second time."""
     return api.treasury
+
+
+def test_a_damaged_row_hides_no_other() -> None:
+    """It is listed as its digest and what is wrong with it, pages go on behind it, and it alone cannot be shown."""
+    api = Api()
+    asked = (api.ask("POST", "/v1/transfers", body_of(proposal(n)), key=f"k{n}") for n in (1, 2, 3))
+    made = [answer.json for answer in asked]
+    rows: Any = api.treasury.store.run(lambda work: work.transfers)
+    rows._state.damaged.add(bytes.fromhex(made[1]["digest"][2:]))
+    first = api.ask("GET", "/v1/transfers?limit=2")
+    assert (first.status, first.json["items"][0]) == (200, made[0])
+    told = first.json["items"][1]
+    assert (told["digest"], told["damaged"]["rule"]) == (made[1]["digest"], "row_damaged")
+    assert set(told) == {"digest", "damaged"}
+    rest = api.ask("GET", f"/v1/transfers?limit=2&cursor={first.json['next_cursor']}")
+    assert rest.json["items"] == made[2:]
+    assert api.ask("GET", f"/v1/transfers/{made[1]['id']}").rule == "row_damaged"
 
 
 class TestPeople:

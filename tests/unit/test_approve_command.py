@@ -211,14 +211,23 @@ def test_policy_that_goes_by_itself_and_that_denies() -> None:
     assert "worth        UNKNOWN: fewer than two fresh prices" in told
 
 
+def test_a_transfer_at_its_end_is_worth_what_it_was() -> None:
+    """Nobody prices it again, and nothing is said of prices; one that no longer has a way is not told to lack prices either."""
+    shop = Treasury()
+    assert "\n  worth        2,000.00 USD when it was proposed\n" in read(shop, _rejected(shop))
+    lost = shop.propose(proposal(2), key="k2", number=2)
+    shop.kernel = treasury.kernel(prices=treasury.FakePrices(down=True))
+    assert "UNKNOWN: fewer than two fresh prices (2,000.00 USD" in read(shop, lost)
+
+
 def test_a_freeze_is_said() -> None:
     """Whose freeze it is, until when and why; a person may still say yes."""
     shop = Treasury()
     transfer = shop.propose()
     freeze = Freeze("customer:ada", "odd\x1bpayouts", NOW - 10, NOW + 3600)
-    shop.kernel = treasury.kernel(freezes=(freeze,))
+    shop.kernel = treasury.kernel(freezes=(freeze,), frozen_by={freeze.struct_hash: "bo"})
     told = read(shop, transfer)
-    assert "FROZEN       customer:ada, until 2027-01-15 09:00:00 UTC: odd\\x1bpayouts" in told
+    assert "FROZEN       customer:ada by bo, until 2027-01-15 09:00:00 UTC: odd\\x1bpayouts" in told
     assert "WARNING" not in told
 
 
@@ -432,6 +441,20 @@ def test_the_initiators_own_no_cancels(desk: Desk) -> None:
     code, told, _ = desk.run(reject_app, transfer.intent.id, "--reason", "a mistake", who="dee")
     assert code == 0, told
     assert desk.shop.get(transfer).status is Status.CANCELLED
+
+
+def test_a_damaged_row_hides_no_other(desk: Desk) -> None:
+    """It is told with what is wrong; the others are listed."""
+    bad, good = (desk.shop.propose(proposal(n), key=f"k{n}", number=n) for n in (1, 2))
+    rows: Any = desk.shop.store.run(lambda work: work.transfers)
+    rows._state.damaged.add(bad.digest)
+    code, told, _ = desk.run(transfers_app)
+    assert code == 0
+    assert f"0x{bad.digest.hex()}  is damaged" in told
+    assert good.intent.id in told
+    assert bad.intent.id not in told
+    _, told, _ = desk.run(transfers_app, "--json")
+    assert [row["digest"] for row in json.loads(told)] == ["0x" + t.digest.hex() for t in (bad, good)]
 
 
 def test_transfers_lists_what_each_waits_for(desk: Desk) -> None:

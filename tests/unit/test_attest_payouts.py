@@ -28,13 +28,14 @@ from custody.rules.in_flight import DAY, HOUR, Move, Moves
 from custody.rules.intents import Anchor, Proposal, Rejection, TransferIntent
 from custody.rules.ledger import JournalEntry, JournalHead
 from custody.rules.origins import BitcoinProof, Executed, Hold, Release
+from custody.rules.payments import Reservation
 from custody.rules.prices import PRICE_OLDEST, Price
 from custody.rules.provenance import HoldingOf
 from custody.rules.refusals import Refusal, Refused, Rule
 from custody.rules.settlements import FeeLeg
 from custody.rules.signatures import Signed
 from custody.rules.statements import AssetCoverage, IntentFacts, Statement
-from custody.rules.transfers import Transfer, uuid7
+from custody.rules.transfers import Permit, Transfer, uuid7
 from custody.rules.typed import ZERO32, ZERO_ADDRESS
 from custody.rules.wallets import Address, Chain, Tier
 from custody.wire import Stop, serve
@@ -185,6 +186,32 @@ class Desk:
         self.run(lambda work: work.journal.append(entry, self.house.clock() if at is None else at))
         return deployment().domain.digest(intent)
 
+    def coin(self, address: Address, *, booked: bool = True) -> str:
+        """A final coin of 80,000 satoshi; `booked` lets the watcher credit it, and everything that came before it."""
+        self.house.btc.mine((COIN, address, 80_000))
+        proof = self.house.btc._blocks[-1].arrivals[0].proof
+        assert isinstance(proof, BitcoinProof)
+        self.house.btc.mine_many(2)
+        if booked:
+            self.house.settle(self.house.btc)
+        return f"{proof.txid.hex()}:{proof.vout}"
+
+    def permitted(self, *coins: str) -> tuple[Anchor, bytes]:
+        """A held withdrawal of BTC with a permit that pins these coins: its anchor and digest."""
+        signed, intent = self.intent(chain=BTC.name, amount=100_000)
+        digest, anchor = deployment().domain.digest(intent), Anchor(BTC.name, intent.wallet, coins[0])
+        entry = holds.hold(Hold(signed.message, signed.signatures, intent), ASSETS)
+        assert entry is not None
+        permit = Permit(Reservation(anchor, coins, 0), (digest,), 1, NOW)
+
+        def record(work: UnitOfWork) -> None:
+            position = work.journal.append(entry, NOW).position
+            work.transfers.add(Transfer(digest, signed, intent, 1, NOW, hold=position), "backend", intent.id, b"asked")
+            work.transfers.permit(permit)
+
+        self.run(record)
+        return anchor, digest
+
     def unheld(self, signers: Sequence[str] = ("backend",), **changes: Any) -> bytes:
         """A move between customer wallets on EVM holds nothing, so it stands in a row only; here hot pays its own tier's Safe."""
         changes = {"account": "company", "purpose": "rebalance", "destination_kind": "internal_wallet"} | changes
@@ -316,8 +343,9 @@ class TestNamed:
     @pytest.mark.parametrize(
         ("anchor", "rule"),
         [
-            pytest.param(nonce(1000), None, id="a nonce far ahead"),
-            pytest.param(nonce(1001), Rule.COIN_GONE, id="beyond every nonce"),
+            pytest.param(nonce(16), None, id="the furthest nonce"),
+            pytest.param(nonce(17), Rule.COIN_GONE, id="beyond what batches on their way need"),
+            pytest.param(nonce(900), Rule.COIN_GONE, id="held back, signed, until every nonce before it is used"),
             pytest.param(nonce("00"), Rule.COIN_GONE, id="another spelling"),
             pytest.param(nonce("-1"), Rule.COIN_GONE, id="no number"),
             pytest.param(Anchor(EVM.name, bytes(32), "0"), Rule.COIN_GONE, id="no wallet"),
@@ -497,19 +525,30 @@ class TestInFlight:
         desk.house.settle(desk.house.btc)
         desk.house.attestor().attest(anchor, [digest])
 
-    def test_a_release_frees_nothing_that_flies(self) -> None:
-        """The hold is released behind the attestor's back: the same coins do not back a second withdrawal."""
+    def test_coins_that_are_credited(self) -> None:
+        """Customers' and nobody's alike: what the ledger has credited to the wallet may be spent together."""
         desk = Desk()
-        digest, attestor = desk.hold(amount=6 * E18), desk.house.attestor()
-        attestor.attest(nonce(0), [digest])
-        desk.release(digest)
-        eth = row(attestor.statement())
-        assert (eth.available, eth.held, eth.in_flight, surplus(eth)) == (11 * E18, 0, 6 * E18, -6 * E18)
-        second = desk.hold(amount=5 * E18)
-        assert refused(attestor, nonce(1), second) == {Rule.INSUFFICIENT_BALANCE}
-        desk.consume(0)
-        desk.house.evm.mine_many(3)
-        attestor.attest(nonce(1), [second])
+        unbound = DERIVE.derive(certificate(Tier.CUSTOMER_HOT, BTC), Branch.RECEIVE, 3)
+        anchor, digest = desk.permitted(desk.coin(address_of("bo", BTC, 1)), desk.coin(unbound))
+        assert [facts.intent for facts in desk.house.attestor().attest(anchor, [digest]).message.intents] == [digest]
+
+    @pytest.mark.parametrize("index", [0, 1], ids=["the anchor", "a later input"])
+    def test_a_coin_that_no_entry_credited(self, index: int) -> None:
+        """Though it is final and the wallet's: what the books do not have, they cannot explain when it is spent."""
+        desk = Desk()
+        coins = [desk.coin(address_of("bo", BTC, 1)), desk.coin(address_of("bo", BTC, 1), booked=False)]
+        anchor, digest = desk.permitted(*(coins if index else coins[::-1]))
+        attestor = desk.house.attestor()
+        assert refused(attestor, anchor, digest) == {Rule.COIN_GONE}
+        desk.house.settle(desk.house.btc)
+        attestor.attest(anchor, [digest])
+
+    def test_a_coin_that_nobody_watches(self) -> None:
+        """Paid by whoever knows the descriptor, beyond every index that is watched; the node lists it, the books do not."""
+        desk = Desk()
+        far = DERIVE.derive(certificate(Tier.CUSTOMER_HOT, BTC), Branch.RECEIVE, 500)
+        anchor, digest = desk.permitted(desk.coin(address_of("bo", BTC, 1)), desk.coin(far))
+        assert refused(desk.house.attestor(), anchor, digest) == {Rule.COIN_GONE}
 
     def test_company_coins_are_no_outflow(self) -> None:
         """What leaves the operational tier was no reserve; a fee sweep's coins were."""
@@ -552,6 +591,113 @@ class TestInFlight:
         named = attestor.attest(anchor, [digest])
         assert facts(named, digest).destination_after == 100_000
         assert row(attestor.statement(), "BTC").in_flight == 0
+
+
+def silent(attestor: Attestor) -> set[Rule]:
+    """Rules by which it says nothing at all."""
+    with pytest.raises(Refused) as caught:
+        attestor.statement()
+    return rules_of(caught.value)
+
+
+class TestFreed:
+    """Once it was attested, only the final consumption of its anchor frees a hold, whatever the store was told."""
+
+    def final(self, desk: Desk, number: int) -> None:
+        """A final block has consumed the nonce."""
+        desk.consume(number)
+        desk.house.evm.mine_many(3)
+
+    def test_released_though_it_was_attested(self) -> None:
+        """No permit was recorded, the customer cancels in good faith, the signed payout goes out: both would be paid."""
+        desk = Desk()
+        digest, attestor = desk.hold(amount=6 * E18), desk.house.attestor()
+        attestor.attest(nonce(0), [digest])
+        head = desk.house.memory.attested()
+        desk.release(digest)
+        second = desk.hold(amount=5 * E18)
+        assert silent(attestor) == {Rule.SIGNATURE_ASKED}
+        self.final(desk, 0)
+        for asked in (attestor, desk.house.attestor()):  # and a restart forgets nothing
+            assert silent(asked) == {Rule.SIGNATURE_ASKED}
+            assert refused(asked, nonce(1), second) == {Rule.SIGNATURE_ASKED}
+        assert desk.house.memory.attested() == head
+
+    def test_released_long_after_its_anchor_was_consumed(self) -> None:
+        """A flight that ended, and is no longer listed, was paid all the same."""
+        desk = Desk()
+        digest, attestor = desk.hold(), desk.house.attestor()
+        attestor.attest(nonce(0), [digest])
+        self.final(desk, 0)
+        attestor.statement()
+        desk.house.clock.now += 2 * DAY
+        desk.house.evm.mine_many(3)
+        desk.house.memory.land([b"other"], desk.house.clock())
+        assert desk.house.memory.flights() == []
+        desk.release(digest)
+        assert silent(attestor) == {Rule.SIGNATURE_ASKED}
+
+    def test_cancelled_before_it_was_attested(self) -> None:
+        """Nobody was asked: it ends, is not attested any more, and the balance pays another."""
+        desk = Desk()
+        digest, attestor = desk.hold(amount=6 * E18), desk.house.attestor()
+        attestor.statement()
+        desk.release(digest)
+        assert (row(attestor.statement()).held, row(attestor.statement()).in_flight) == (0, 0)
+        assert refused(attestor, nonce(0), digest) == {Rule.HOLD}
+        attestor.attest(nonce(0), [desk.hold(amount=6 * E18)])
+
+    def test_voided(self) -> None:
+        """The void of its own anchor, final: the hold is free, and nothing flies."""
+        desk = Desk()
+        digest, attestor = desk.hold(), desk.house.attestor()
+        attestor.attest(nonce(0), [digest])
+        self.final(desk, 0)
+        desk.execute(nonce(0), digest, void=True)
+        eth = row(attestor.statement())
+        assert (eth.available, eth.held, eth.in_flight) == (11 * E18, 0, 0)
+
+    @pytest.mark.parametrize("void", [False, True], ids=["paid another", "voided"])
+    @pytest.mark.parametrize("first", [False, True], ids=["then released", "released before"])
+    def test_its_anchor_was_consumed_without_it(self, void: bool, first: bool) -> None:
+        """It was attested, and the final transaction of that anchor is another payload: nothing can pay it any more."""
+        desk = Desk()
+        digest, other, attestor = desk.hold(), desk.hold(amount=2 * E18), desk.house.attestor()
+        attestor.attest(nonce(0), [digest])
+        attestor.attest(nonce(0), [other])
+        if first:
+            desk.release(digest)
+            assert silent(attestor) == {Rule.SIGNATURE_ASKED}
+        self.final(desk, 0)
+        desk.execute(nonce(0), other, void=void)
+        if not first:
+            attestor.statement()
+            desk.release(digest)
+        eth = row(attestor.statement())
+        assert (eth.held, eth.in_flight) == (0, 0)
+
+    def test_freed_by_another_anchors_void(self) -> None:
+        """A true void, of another nonce, names it among what it burns."""
+        desk = Desk()
+        digest, other, attestor = desk.hold(), desk.hold(), desk.house.attestor()
+        attestor.attest(nonce(0), [other])
+        attestor.attest(nonce(1), [digest])
+        self.final(desk, 0)
+        desk.execute(nonce(0), other, digest, void=True)
+        assert silent(attestor) == {Rule.INTENT_BOUND}
+
+    def test_no_flight_ends_while_it_may_have_been_paid(self) -> None:
+        """Where a head was vouched for over such a release before, its coins count as leaving for ever."""
+        desk = Desk()
+        digest, attestor = desk.hold(amount=6 * E18), desk.house.attestor()
+        attestor.attest(nonce(0), [digest])
+        desk.release(digest)
+        head = desk.house.memory.attested()
+        assert head is not None
+        desk.house.memory.extend(head, desk.run(lambda work: work.journal.head()))
+        self.final(desk, 0)
+        assert surplus(row(attestor.statement())) == -6 * E18
+        assert refused(attestor, nonce(1), desk.hold(amount=5 * E18)) == {Rule.INSUFFICIENT_BALANCE}
 
 
 class TestHolds:
@@ -674,15 +820,13 @@ class TestFacts:
         found = facts(desk.house.attestor().attest(nonce(1), [digest]), digest)
         assert (found.customer_24h, found.wallet_1h, found.initiator_24h) == tuple(usd * 10**6 for usd in told)
 
-    @pytest.mark.parametrize("how", ["released", "voided", "backdated"])
+    @pytest.mark.parametrize("how", ["flying", "voided", "backdated"])
     def test_no_row_empties_a_window(self, how: str) -> None:
-        """What flies counts though it was released; what was voided does not; a backdated end is no end of long ago."""
+        """What flies counts; what was voided does not; a backdated end is no end of long ago."""
         desk = Desk()
         first, attestor = desk.hold(), desk.house.attestor()
         attestor.attest(nonce(0), [first])
-        if how == "released":
-            desk.release(first)
-        else:
+        if how != "flying":
             desk.consume(0)
             desk.house.evm.mine_many(3)
             desk.house.clock.now += DAY

@@ -455,6 +455,7 @@ class TestMirror:
             attestor.pin(deployment().genesis(other))
         assert {Rule.WRONG_GENESIS} == rules_of(refused.value)
         house.vault.documents.clear()
+        attestor = house.attestor()
         with pytest.raises(Refused) as refused:
             attestor.pin(deployment().genesis(without="bo"))
         assert {Rule.SIGNATURE_MISSING} == rules_of(refused.value)

@@ -2,7 +2,7 @@
 """Step 4: one permit or every reason; each control is attacked, and nothing is pinned where one refuses."""
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,20 @@ import pytest
 from custody.flows import authorization, proposals
 from custody.flows.authorization import SigningPermit, Withheld
 from custody.flows.ports import UnitOfWork
+from custody.rules.amounts import Amount
 from custody.rules.approvals import Approval
+from custody.rules.certificates import WalletCertificate
+from custody.rules.deposits import DepositStatus, Sighting
 from custody.rules.facts import Facts
 from custody.rules.governance import Freeze
+from custody.rules.origins import BitcoinProof
+from custody.rules.payments import Credited, Payment, Reservation, none_credited
 from custody.rules.refusals import Refused, Rule
 from custody.rules.requirement import Decision, Outcome, Requirement
 from custody.rules.roster import Roster, RosterVersion
 from custody.rules.signatures import Signed
 from custody.rules.transfers import Status, SubStatus, Transfer, move
-from custody.rules.wallets import Tier
+from custody.rules.wallets import Address, Tier
 from tests.fakes.house import DyingStore
 from tests.fakes.seat import BITCOIN, EVM, NOW, ed25519, secp256k1, signed_by
 from tests.fakes.store import FakeStore
@@ -39,7 +44,7 @@ from tests.fakes.treasury import (
     statement,
     with_pinned,
 )
-from tests.fakes.trust import BUNDLE, PAYEE, STRANGER, FakePolicy, answers, bundle, world
+from tests.fakes.trust import BTC, BUNDLE, PAYEE, STRANGER, FakePolicy, answers, bundle, world
 
 ONE = 10**18
 NEWER = b"\x0c" * 32
@@ -545,8 +550,45 @@ class TestTime:
         assert isinstance(t.authorize(approved(t)), SigningPermit)
 
 
+class AskingAnchors(FakeAnchors):
+    """Asks which of three coins the ledger has credited, before it reserves one."""
+
+    told: Collection[str] = ()
+
+    def next_anchor(
+        self,
+        wallet: bytes,
+        certificate: WalletCertificate,
+        payments: Sequence[Payment],
+        taken: Collection[str],
+        credited: Credited = none_credited,
+    ) -> Reservation:
+        """See `Anchors`."""
+        self.told = credited([f"{name * 32}:0" for name in ("aa", "bb", "cc")])
+        return super().next_anchor(wallet, certificate, payments, taken, credited)
+
+
 class TestAnchors:
     """One anchor per payout."""
+
+    def test_the_chains_side_is_told_what_is_credited(self) -> None:
+        """A coin that was only seen, or that nobody watches, is none to pay with: the books could not explain where it went."""
+        anchors = AskingAnchors()
+        t = Treasury(anchors=anchors)
+        to = PAYEE[BITCOIN.name]
+
+        def arrive(work: UnitOfWork) -> None:
+            for number, name in enumerate(("aa", "bb")):
+                proof = BitcoinProof(BITCOIN.name, 5 + number, bytes(32), bytes.fromhex(name * 32), 0, to, 9)
+                sighting = Sighting(Amount(BTC, 9), Address(BITCOIN, to), proof)
+                work.deposits.record(sighting)
+                if name == "aa":
+                    work.deposits.move(sighting.identity, DepositStatus.CREDITED, 1)
+
+        t.store.run(arrive)
+        message = replace(proposal(), chain=BITCOIN.name, asset="BTC", amount=1_000_000, destination=to)
+        assert isinstance(t.authorize(approved(t, message)), SigningPermit)
+        assert set(anchors.told) == {"aa" * 32 + ":0"}
 
     def test_an_anchor_twice(self) -> None:
         """Whoever comes second with an anchor is refused, and nothing of it remains."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Change never leaves the window that watchers and seats go by, however many payouts there were: on a node in memory."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import count
@@ -124,6 +124,11 @@ def payment(number: int) -> Payment:
     return Payment(number.to_bytes(32), "BTC", UNITS, TO, 50_000)
 
 
+def every(outpoints: Collection[str]) -> Collection[str]:
+    """A ledger that has credited everything."""
+    return outpoints
+
+
 def payouts_of(node: NodeInMemory) -> BitcoinPayouts:
     """The real builder on it."""
     return BitcoinPayouts(cast("BitcoinRpc", node), ASSETS)
@@ -144,7 +149,7 @@ def test_forty_payouts_stay_within_the_window() -> None:
     payouts, watched = payouts_of(node), Inventory(certificates(), [], DERIVE)
     used: list[int] = []
     for number in range(40):
-        reservation = payouts.next_anchor(HOT.wallet, HOT, [payment(number)], ())
+        reservation = payouts.next_anchor(HOT.wallet, HOT, [payment(number)], (), every)
         unsigned = payouts.build(HOT, reservation, [payment(number)])
         (change,) = (leaf for leaf in read(unsigned.payload).leaves if leaf.kind is LeafKind.CHANGE)
         wallet = watched.wallet_of(Address(BTC, change.destination))
@@ -165,10 +170,10 @@ def test_a_coin_that_nobody_watches_is_not_spent(index: int) -> None:
     node = NodeInMemory(HOT)
     node.deposit(10**9, CHANGE, index)
     with pytest.raises(Refused) as caught:
-        payouts_of(node).next_anchor(HOT.wallet, HOT, [payment(1)], ())
+        payouts_of(node).next_anchor(HOT.wallet, HOT, [payment(1)], (), every)
     assert rules_of(caught.value) == {Rule.INSUFFICIENT_BALANCE}
     ours = node.deposit(10**8)
-    assert payouts_of(node).next_anchor(HOT.wallet, HOT, [payment(1)], ()).references == (ours,)
+    assert payouts_of(node).next_anchor(HOT.wallet, HOT, [payment(1)], (), every).references == (ours,)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +189,7 @@ def test_a_void_pays_one_change_address(branch: int, index: int) -> None:
     node = NodeInMemory(HOT)
     node.deposit(10**8, branch, index)
     payouts = payouts_of(node)
-    anchor = payouts.next_anchor(HOT.wallet, HOT, [payment(1)], ()).anchor
+    anchor = payouts.next_anchor(HOT.wallet, HOT, [payment(1)], (), every).anchor
     found = read(payouts.void(HOT, anchor, outbid=900).payload)
     assert found.is_void
     assert found.leaves[0].destination == change_address(HOT, VOID_CHANGE).text

@@ -64,6 +64,19 @@ def test_which_coins(have: list[int], amount: int, want: list[int], change: bool
 
 
 @pytest.mark.parametrize(
+    ("rate", "want"),
+    [
+        pytest.param(1, [60_000, PAIR - 60_000], id="worth spending at 1 satoshi per virtual byte"),
+        pytest.param(600, [900_000], id="at 600 a coin of 40,000 costs more than it holds"),
+    ],
+)
+def test_a_coin_is_left_out_by_the_rate_of_now(rate: int, want: list[int]) -> None:
+    """What is dust today was none yesterday: each selection asks what spending it costs at the rate of now."""
+    assert SHAPE.input_weight * 600 // 4 > 60_000 > PAIR - 60_000
+    assert chosen(select(coins(900_000, 60_000, PAIR - 60_000), [100_000], SHAPE, rate, plenty)) == want
+
+
+@pytest.mark.parametrize(
     ("have", "amount", "rule"),
     [
         pytest.param([], 1_000, Rule.INSUFFICIENT_BALANCE, id="no coins"),

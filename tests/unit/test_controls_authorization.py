@@ -9,13 +9,14 @@ import pytest
 
 from custody.flows import authorization
 from custody.flows.authorization import Withheld
+from custody.flows.kernel import check_frozen
 from custody.rules import approvals, coverage
 from custody.rules.approvals import Approval
 from custody.rules.attested import verify_signature
 from custody.rules.certificates import WalletCertificate
 from custody.rules.governance import Freeze
 from custody.rules.hold_origins import check_binding
-from custody.rules.payments import Payment, Reservation
+from custody.rules.payments import Credited, Payment, Reservation, none_credited
 from custody.rules.refusals import Rule
 from custody.rules.requirement import Decision, Outcome, Requirement
 from custody.rules.roster import Roster
@@ -161,10 +162,15 @@ class OtherWallets(FakeAnchors):
     """Reserves the nonce of another wallet than the one that pays."""
 
     def next_anchor(
-        self, wallet: bytes, certificate: WalletCertificate, payments: Sequence[Payment], taken: Collection[str]
+        self,
+        wallet: bytes,
+        certificate: WalletCertificate,
+        payments: Sequence[Payment],
+        taken: Collection[str],
+        credited: Credited = none_credited,
     ) -> Reservation:
         """See `Anchors`."""
-        found = super().next_anchor(wallet, certificate, payments, taken)
+        found = super().next_anchor(wallet, certificate, payments, taken, credited)
         return replace(found, anchor=replace(found.anchor, wallet=b"\1" * 32))
 
 
@@ -229,12 +235,13 @@ AUTHORIZATION: Final = [
         "outlives its proposal", c(check_binding, Rule.PROPOSAL_MISMATCH, 3), lambda: forged(expiry=NOW + YEAR)
     ),
     Case("another's initiator, who then approves", c(a._check_initiator, Rule.SIGNER_UNKNOWN), lambda: forged(initiator="ana")),
-    Case("frozen", c(a._check_freeze, Rule.FROZEN), frozen),
+    Case("frozen", c(check_frozen, Rule.FROZEN), frozen),
     Case("held by somebody else's entry", c(a._check_hold, Rule.HOLD), lambda: with_row(hold=1)),
     Case("never held", c(a._check_hold, Rule.HOLD), lambda: with_row(hold=None)),
     Case("out of another wallet", c(a._check_route, Rule.WRONG_WALLET), lambda: forged(wallet=OPERATIONAL.wallet)),
     Case("an older certificate", c(a._check_route, Rule.CERTIFICATE_OLDER), lambda: forged(certificate=b"\1" * 32)),
     Case("other decimals", c(a._check_route, Rule.TOKEN_MISMATCH), lambda: forged(decimals=6)),
+    Case("a token where it is ether", c(a._check_route, Rule.TOKEN_MISMATCH), lambda: forged(token="0x" + "11" * 20)),
     Case("another kind of place", c(a._check_route, Rule.ENROLMENT), lambda: forged(destination_kind="customer_withdrawal")),
     Case("denied by policy", c(Decision.refusals, Rule.POLICY_DENIES), lambda: under(answers(Outcome.DENY), "ana", "bo")),
     Case("one of two people", c(approvals.satisfied, Rule.QUORUM_NOT_REACHED), lambda: under(answers(Outcome.REQUIRE), "ana")),

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from custody import bootstrap, parts, working
 from custody.commands.freeze import app, unfreeze_app
 from custody.commands.sign import app as sign_app
-from custody.flows import freezes
+from custody.flows import freezes, proposals
 from custody.flows.authorization import SigningPermit, Withheld
 from custody.flows.kernel import Kernel
 from custody.rules.errors import Unavailable
@@ -25,11 +25,12 @@ from custody.rules.governance import Freeze, Unfreeze
 from custody.rules.refusals import Refusal, Refused, Rule
 from custody.rules.roster import Roster
 from custody.rules.signatures import Signed
+from custody.rules.transfers import Status, SubStatus
 from custody.rules.wallets import Tier
 from tests.fakes import treasury
-from tests.fakes.seat import EVM, NOW, ed25519, rules_of, secp256k1, signed_by
+from tests.fakes.seat import BITCOIN, EVM, NOW, ed25519, rules_of, secp256k1, signed_by
 from tests.fakes.seated import LATER, Seated, seated
-from tests.fakes.treasury import Treasury
+from tests.fakes.treasury import Treasury, proposal, signed
 from tests.fakes.trust import world
 
 LAPSES = NOW + 4 * 3600
@@ -65,7 +66,7 @@ class Mirror:
         """As of now."""
         kernel = self.shop.kernel
         found = self.shop.store.read(lambda work: self.reader.read(work, kernel.roster, self.shop.now))
-        return replace(kernel, freezes=found)
+        return replace(kernel, freezes=found, frozen_by=self.reader.people)
 
     def freeze(self, signed: Signed[Freeze]) -> None:
         """Record one."""
@@ -153,6 +154,43 @@ def test_it_stops_authorization_and_lapses() -> None:
     shop.kernel = mirror.kernel()
     assert shop.kernel.freezes == ()
     assert isinstance(shop.authorize(transfer), SigningPermit)
+
+
+def test_a_proposal_under_a_freeze_is_parked() -> None:
+    """Taken and held for, BLOCKED until when and by whom; a yes is kept; after the freeze it stands with the people who are missing."""
+    mirror = Mirror()
+    shop = mirror.shop
+    mirror.freeze(frozen("bo", lapses=NOW + 10))
+    shop.kernel = mirror.kernel()
+    transfer = shop.propose()
+    assert (transfer.status, transfer.sub_status, transfer.live) == (Status.BLOCKED, SubStatus.FROZEN, True)
+    assert transfer.waiting_for == (
+        "the freeze of customer:ada by bo, until 2027-01-15 08:00:10 UTC (frozen): phone stolen"
+    )
+    assert transfer.hold is not None
+    draft = proposals.dry_run(shop.store, shop.kernel, signed(proposal(2)), shop.now)
+    assert {refusal.rule for refusal in draft.frozen} == {Rule.FROZEN}
+    shop.approve(transfer, "ana")
+    assert shop.get(transfer).sub_status is SubStatus.FROZEN
+    assert isinstance(shop.authorize(transfer), Withheld)
+    assert shop.get(transfer).sub_status is SubStatus.FROZEN
+    shop.now = NOW + 10
+    shop.kernel = mirror.kernel()
+    shop.authorize(transfer)
+    found = shop.get(transfer)
+    assert (found.status, found.sub_status) == (Status.PENDING_AUTHORIZATION, None)
+    assert "1 of risk" in found.waiting_for
+    shop.approve(transfer, "bo")
+    assert isinstance(shop.authorize(transfer), SigningPermit)
+
+
+@pytest.mark.parametrize("scope", ["customer:bo", "company", f"chain:{BITCOIN.name}"])
+def test_a_freeze_of_others_parks_nothing(scope: str) -> None:
+    """What it does not cover is proposed as always."""
+    mirror = Mirror()
+    mirror.freeze(frozen("bo", scope))
+    mirror.shop.kernel = mirror.kernel()
+    assert mirror.shop.propose().status is Status.PENDING_AUTHORIZATION
 
 
 def test_the_group_that_froze_cannot_extend() -> None:

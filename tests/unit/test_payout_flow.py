@@ -11,7 +11,7 @@ from custody.rules.hold_origins import Standing, check_executed
 from custody.rules.intents import Void
 from custody.rules.ledger import Account, AccountKind, credit_deposit
 from custody.rules.origins import BitcoinProof, Executed, Hold
-from custody.rules.payments import Outcome
+from custody.rules.payments import Envelope, Outcome
 from custody.rules.refusals import Refused, Rule
 from custody.rules.transfers import Status, SubStatus, Transfer
 from custody.rules.typed import Struct
@@ -197,9 +197,9 @@ def withdrawal(shop: Workshop, number: int = 1) -> Transfer:
     return shop.queued(number, **changes)
 
 
-def book_change(shop: Workshop, transfer: Transfer) -> int:
-    """What the watcher does with the change of its payout: seen and credited to suspense."""
-    (kept,) = shop.kept(transfer)
+def book_change(shop: Workshop, transfer: Transfer, mined: Envelope | None = None) -> int:
+    """What the watcher does with the change of its payout, or of this variant of it: seen and credited to suspense."""
+    kept = mined or shop.kept(transfer)[-1]
     _, height = shop.payouts.mined[kept.anchor.reference]
     block = shop.payouts.view.block(height)
     assert block is not None

@@ -14,6 +14,7 @@ import pytest
 from custody.chains.evm.safes import deposit_safe
 from custody.rules import seat
 from custody.rules.approvals import Approval
+from custody.rules.intents import NONCES_AHEAD
 from custody.rules.payouts import Leaf, LeafKind
 from custody.rules.refusals import Refusal, Rule
 from custody.rules.requirement import Outcome, Requirement
@@ -139,6 +140,12 @@ COMMON: Final[dict[str, Any]] = {
     "statement for another nonce": (Rule.STATEMENT_MISMATCH, {"statement": {"anchor": (anchored("8"),)}}),
     "statement for no anchor": (Rule.STATEMENT_MISMATCH, {"statement": {"anchor": ()}}),
     "nonce consumed": (Rule.ANCHOR_SPENT, {"safe": {"nonce": 8}}),
+}
+AHEAD: Final[dict[str, Any]] = {
+    "a nonce far ahead, to be sent when somebody likes": (
+        Rule.ANCHOR_FAR,
+        {"payload": lambda tx: replace(tx, nonce=7 + NONCES_AHEAD + 1)},
+    ),
 }
 HEADS: Final[dict[str, Any]] = {
     "restored from an old copy": (Rule.BEHIND, {"statement": {"seats": (SeatPosition("hot-1", 99, OTHER),)}}),
@@ -453,7 +460,7 @@ LIES: Final[list[tuple[str, Rule, dict[str, Any]]]] = [
 """What can be wrong with a payout alone."""
 
 PAYOUT_ROWS: Final = [
-    *rows_of("payout", lambda: None, COMMON, HEADS, SAFES, MOVES),
+    *rows_of("payout", lambda: None, COMMON, AHEAD, HEADS, SAFES, MOVES),
     *(Row(f"payout: {name}", Ask(**fields), rule) for name, rule, fields in LIES),
 ]
 
@@ -476,7 +483,7 @@ def _bitcoin_bound(journal: Any) -> Any:
 
 
 SWEEP_ROWS: Final = [
-    *rows_of("sweep", sweep, COMMON, HEADS, SAFES, MOVES),
+    *rows_of("sweep", sweep, COMMON, AHEAD, HEADS, SAFES, MOVES),
     Row(
         "sweep: a payment hidden in it",
         Ask(payload=added_leaf(transfer_data(STRANGER, 1), "0x" + "77" * 20)),
@@ -499,6 +506,7 @@ SWEEP_ROWS: Final = [
 ]
 VOID_ROWS: Final = [
     *rows_of("void", void, COMMON, HEADS),
+    *rows_of("void", lambda: void(nonce=7 + NONCES_AHEAD + 1), AHEAD),
     Row("void: one person", Ask(), Rule.QUORUM_NOT_REACHED, lambda: void(people=("ana",))),
     Row("void: nobody", Ask(), Rule.QUORUM_NOT_REACHED, lambda: void(people=())),
     Row("void: of another anchor", Ask(), Rule.STATEMENT_MISMATCH, lambda: void(nonce=8)),
@@ -513,7 +521,7 @@ VOID_ROWS: Final = [
     ),
 ]
 ROTATION_ROWS: Final = [
-    *rows_of("rotation", rotation, COMMON, SAFES),
+    *rows_of("rotation", rotation, COMMON, AHEAD, SAFES),
     Row("rotation: the anchor bound to another payload", Ask(journal=bound(anchored())), Rule.ANCHOR_BOUND, rotation),
     Row("rotation: one person", Ask(), Rule.QUORUM_NOT_REACHED, lambda: rotation(people=("bo",))),
     Row("rotation: from another certificate", Ask(), Rule.CERTIFICATE_OLDER, lambda: rotation(old=OTHER)),
@@ -592,6 +600,7 @@ ACCEPTED: Final = [
     Row("into cold", Ask(to_tier=Tier.CUSTOMER_COLD, both={"purpose": "cold_sweep"}, proposer="desk"), Rule.MALFORMED),
     Row("the delay just over", Ask(policy=answers(Outcome.REQUIRE, replace(TWO, delay=970))), Rule.MALFORMED),
     Row("a later nonce", Ask(nonce=9), Rule.MALFORMED),
+    Row("the furthest nonce", Ask(nonce=7 + NONCES_AHEAD), Rule.MALFORMED),
     Row("a roster version since", Ask(**rolled()), Rule.MALFORMED),
     Row("a freeze of somebody else", Ask(journal=frozen("customer:bob")), Rule.MALFORMED),
     Row("sweep", Ask(), Rule.MALFORMED, sweep),

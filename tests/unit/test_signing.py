@@ -181,6 +181,43 @@ def test_carried_by_hand() -> None:
         signing.bring_back(store, replace(anchor, reference="99"), SeatSignatures("hot-1", bytes(32), ()))
 
 
+def test_carried_by_hand_with_a_fresh_statement() -> None:
+    """Cold seats that have seen a newer number refuse what they are brought; a renewed request is the same payout, and is taken."""
+    shop = Workshop()
+    for seat in shop.seats[:2]:
+        seat.silent = True
+    transfer = shop.queued()
+    shop.step()
+    anchor, store, cold = anchor_of(shop, transfer), shop.treasury.store, shop.seats[0]
+    old = signing.to_carry(store, anchor)
+    assert old is not None
+    cold.silent = False
+    cold.journal = replace(cold.journal, sequence=shop.attestor.sequence)
+    with pytest.raises(Refused) as caught:
+        cold.sign(old)
+    assert {refusal.rule for refusal in caught.value.refusals} == {Rule.SEQUENCE}
+    shop.now += 60
+    shop.attestor.sequence += 1
+    fresh = signing.renew(store, shop.treasury.kernel, shop.attestor, anchor)  # type: ignore[arg-type]
+    assert replace(fresh, statement=old.statement) == old
+    assert fresh.statement.message.sequence > old.statement.message.sequence
+    assert (fresh.statement.message.anchor, signing.to_carry(store, anchor)) == ((anchor,), fresh)
+    signing.bring_back(store, anchor, cold.sign(fresh))
+    cold.silent = True
+    shop.step()
+    assert shop.get(transfer).status is Status.CONFIRMING
+
+
+def test_nothing_to_renew() -> None:
+    """No seat was asked about that anchor: the attestor is not asked either."""
+    shop = Workshop()
+    before, nowhere = shop.attestor.sequence, Anchor(EVM.name, bytes(32), "7")
+    with pytest.raises(Refused) as caught:
+        signing.renew(shop.treasury.store, shop.treasury.kernel, shop.attestor, nowhere)  # type: ignore[arg-type]
+    assert {refusal.rule for refusal in caught.value.refusals} == {Rule.UNKNOWN_TRANSFER}
+    assert shop.attestor.sequence == before
+
+
 def test_carried_by_hand_a_second_time() -> None:
     """A damaged file that was brought first does not bar the same seat's true answer."""
     shop = Workshop()

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from custody.flows import payouts
-from custody.rules.intents import Void
+from custody.rules.governance import Freeze
+from custody.rules.intents import Anchor, Void
 from custody.rules.refusals import Refusal, Rule
 from custody.rules.requirement import Outcome as Answer
+from custody.rules.requirement import Requirement
 from custody.rules.transfers import Status, SubStatus
 from custody.rules.wallets import Tier
 from custody.store import migrate, open_store
@@ -96,6 +98,89 @@ def test_a_batch_without_the_one_that_is_refused() -> None:
     assert shop.get(good).status is Status.COMPLETED
     assert (shop.get(bad).status, shop.get(bad).sub_status) == (Status.BLOCKED, SubStatus.BLOCKED_BY_POLICY)
     assert Rule.HOLD in shop.get(bad).waiting_for
+
+
+def damage(shop: Workshop, what: bytes | Anchor) -> None:
+    """Somebody with the database changes the row of a transfer, or of a permit."""
+    rows: Any = shop.treasury.store.run(lambda work: work.transfers)
+    rows._state.damaged.add(what)
+
+
+def repair(shop: Workshop) -> None:
+    """The rows are again what they were."""
+    rows: Any = shop.treasury.store.run(lambda work: work.transfers)
+    rows._state.damaged.clear()
+
+
+def test_a_damaged_transfer_stops_no_other() -> None:
+    """It is said which it is and what is wrong; it never moves while another of the same wallet is paid."""
+    shop = Workshop()
+    bad, good = shop.queued(1), shop.queued(2)
+    damage(shop, bad.digest)
+    reports = [shop.step()]
+    shop.run(good, steps=8)
+    assert shop.get(good).status is Status.COMPLETED
+    (fault,) = reports[0].faults
+    assert bad.digest.hex() in fault
+    assert Rule.ROW_DAMAGED in fault
+    assert [line.transfer for line in reports[0].waiting] == [good.intent.id]
+    repair(shop)
+    assert shop.get(bad) == bad
+    shop.run(bad)
+    assert shop.get(bad).status is Status.COMPLETED
+
+
+def test_a_damaged_transfer_keeps_none_from_its_expiry() -> None:
+    """Those that can be read end, and their holds are free."""
+    shop = Workshop()
+    bad, good = shop.queued(1), shop.queued(2)
+    damage(shop, bad.digest)
+    shop.now = good.intent.expiry
+    report = shop.step()
+    assert shop.get(good).status is Status.EXPIRED
+    assert any(fault.startswith("expiry: ") for fault in report.faults)
+    repair(shop)
+    assert shop.get(bad) == bad
+
+
+@pytest.mark.parametrize("what", ["transfer", "permit"])
+def test_a_damaged_payout_on_its_way_stops_no_other(what: str) -> None:
+    """It stays where it was, though its transaction is mined; the next of the wallet goes out, since this one did."""
+    shop = Workshop()
+    bad = shop.queued(1)
+    shop.step()
+    was = shop.get(bad)
+    permit = shop.treasury.store.read(lambda work: work.transfers.permit_of(bad.digest))
+    assert permit is not None
+    damage(shop, bad.digest if what == "transfer" else permit.reservation.anchor)
+    good = shop.queued(2)
+    shop.payouts.mine(5)
+    report = shop.step()
+    assert any("row_damaged" in fault for fault in report.faults)
+    shop.run(good, steps=8)
+    assert shop.get(good).status is Status.COMPLETED
+    repair(shop)
+    assert shop.get(bad) == was
+    shop.run(bad)
+    assert shop.get(bad).status is Status.COMPLETED
+
+
+def test_nothing_goes_out_behind_a_damaged_nonce() -> None:
+    """Not signed yet when it was damaged: a later nonce could not be mined. Another chain's wallet would go on."""
+    shop = Workshop()
+    bad = shop.queued(1)
+    for seat in shop.seats[:2]:
+        seat.silent = True
+    shop.step()
+    damage(shop, bad.digest)
+    waiting = shop.queued(2)
+    shop.step()
+    assert shop.get(waiting).waiting_for == "nonce 7 of its wallet to be sent first"
+    for seat in shop.seats:
+        seat.silent = False
+    repair(shop)
+    shop.run(bad, waiting)
+    assert {shop.get(transfer).status for transfer in (bad, waiting)} == {Status.COMPLETED}
 
 
 def test_a_leaf_that_reverts_takes_no_batch_with_it() -> None:
@@ -217,6 +302,25 @@ def test_a_delay_is_waited_for() -> None:
     assert shop.attestor.sequence == sequence + 1
     assert shop.get(transfer).sub_status is SubStatus.PENDING_TIME_LOCK
     shop.now += 3600
+    shop.run(transfer)
+    assert shop.get(transfer).status is Status.COMPLETED
+
+
+def test_people_are_asked_as_soon_as_a_freeze_ends() -> None:
+    """Not when its time-lock is over, an hour later: they approve while that runs, and it goes at its end."""
+    shop = Workshop(answers(Answer.REQUIRE, Requirement((("operations", 1),), delay=3600)))
+    free = shop.treasury.kernel
+    freeze = Freeze("customer:ada", "odd", shop.now, shop.now + 60)
+    shop.treasury.kernel = replace(free, freezes=(freeze,))
+    transfer = shop.treasury.propose(proposal(1), key="k1", number=1)
+    shop.step()
+    assert shop.get(transfer).sub_status is SubStatus.FROZEN
+    shop.treasury.now = shop.now = shop.now + 60
+    shop.step()
+    assert shop.get(transfer).status is Status.PENDING_AUTHORIZATION
+    shop.treasury.approve(transfer, "ana")
+    assert shop.get(transfer).sub_status is SubStatus.PENDING_TIME_LOCK
+    shop.treasury.now = shop.now = shop.now + 3600
     shop.run(transfer)
     assert shop.get(transfer).status is Status.COMPLETED
 

@@ -6,20 +6,22 @@ only the fee differs (TRUST.md, "One anchor per payout").
 """
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from custody.chains.bitcoin import psbts, second
-from custody.chains.bitcoin.coins import Coin, Selection, Shape, select, settle, split_fee
+from custody.chains.bitcoin.coins import CHANGE_LEAST, Coin, Selection, Shape, select, settle, split_fee
 from custody.chains.bitcoin.psbts import REPLACEABLE, Target
 from custody.chains.bitcoin.rpc import BitcoinRpc, RpcError
 from custody.chains.bitcoin.scripts import CHANGE, change_address, check_script, derive_address, script_pubkey
-from custody.chains.bitcoin.spending import WatchedWallet, fee_rate, read_outpoint, unspent, worst
+from custody.chains.bitcoin.spending import WatchedWallet, fee_rate, read_outpoint, replacing_rate, unspent, worst
 from custody.rules.amounts import AssetKind, Assets
 from custody.rules.certificates import WalletCertificate
 from custody.rules.errors import InvalidInput
 from custody.rules.intents import Anchor
 from custody.rules.payments import (
+    Credited,
     Envelope,
     Followed,
     Mined,
@@ -32,6 +34,7 @@ from custody.rules.payments import (
     Sweep,
     Unknown,
     UnsignedPayout,
+    none_credited,
 )
 from custody.rules.payouts import VOID_CHANGE, FeeBounds, IndexWindow, PsbtPayload
 from custody.rules.refusals import Refusal, Refused, Rule, raise_if
@@ -79,14 +82,24 @@ class BitcoinPayouts:
         return (*found, *([] if differing is None else [differing]))
 
     def next_anchor(
-        self, wallet: bytes, certificate: WalletCertificate, payments: Sequence[Payment], taken: Collection[str]
+        self,
+        wallet: bytes,
+        certificate: WalletCertificate,
+        payments: Sequence[Payment],
+        taken: Collection[str],
+        credited: Credited = none_credited,
     ) -> Reservation:
-        """Coins for these payments out of what is confirmed and free, by `coins.select`; the first one is the anchor.
+        """Coins for these payments out of what is confirmed, free and credited, by `coins.select`; the first one is the anchor.
+
+        Whoever knows the descriptor can pay an index that nobody watches; the node lists the coin, and a payout that spent it could
+        never be booked.
 
         Raises Refused: insufficient_balance, transaction_too_large, fee_above_bounds, fee_above_intents_maximum.
         """
         targets, node, used = self._targets(payments), self._wallet(certificate), set(taken)
         free = [coin for coin in node.coins(self._confirmations) if self._is_ours(coin) and coin.outpoint not in used]
+        known = credited([coin.outpoint for coin in free])
+        free = [coin for coin in free if coin.outpoint in known]
         rate, paid = fee_rate(self._rpc, self._fees.rate), sum(payment.units for payment in payments)
 
         def most(vbytes: int) -> int:
@@ -193,6 +206,48 @@ class BitcoinPayouts:
         if isinstance(settled, Mined | Replaced) or not spent:
             return settled or Unknown()
         return Replaced(b"")
+
+    def outbid(
+        self,
+        certificate: WalletCertificate,
+        reservation: Reservation,
+        sent: UnsignedPayout,
+        maxima: Mapping[bytes, int],
+    ) -> UnsignedPayout | None:
+        """The same payout for the fee rate of now, out of its change; all that people approved where the node wants more.
+
+        Change stays, since a variant has the same outputs: seats bound the anchor to them.
+        """
+        size, wanted = sent.size, fee_rate(self._rpc, self._fees.rate) * sent.size
+        if wanted <= sent.fee:
+            return None
+        psbt, script = self._psbt(sent), script_pubkey(change_address(certificate, reservation.change))
+        held = [units for units, paid in psbts.paid_scripts(psbt) if paid == script]
+        allowed = [maxima[paid.intent] for paid in sent.paid]
+        bound = self._fees.most(sum(paid.units for paid in sent.paid), size)
+        room = sent.fee + max(0, sum(held) - CHANGE_LEAST)
+        least = sent.fee + replacing_rate(self._rpc) * size
+        told = {"fee": max(wanted, least), "paid": sent.fee, "vbytes": size}
+        for rule, most in (
+            (Rule.MAXIMUM_FEE, sum(allowed)),
+            (Rule.FEE_TOO_HIGH, bound),
+            (Rule.INSUFFICIENT_BALANCE, room),
+        ):
+            if most < least:
+                raise Refused([Refusal(rule, most=most, **told)])
+        fee = min(max(wanted, least), sum(allowed), bound, room)
+        shares = split_fee(fee, allowed)
+        if isinstance(shares, Refusal):
+            raise Refused([shares])
+        raised = psbts.with_change(psbt, script, sum(held) - (fee - sent.fee))
+        shared = tuple(replace(paid, fee=share) for paid, share in zip(sent.paid, shares, strict=True))
+        payload = PsbtPayload(self.chain.name, raised)
+        return replace(sent, id=psbts.txid(raised), payload=payload, paid=shared, fee=fee)
+
+    def reseal(self, certificate: Signed[WalletCertificate], signed: SignedPayout, last: Envelope) -> Envelope | None:
+        """Nothing is put around a payout."""
+        del certificate, signed, last
+        return None
 
     def _wallet(self, certificate: WalletCertificate) -> WatchedWallet:
         if certificate.chain != self.chain.name:

@@ -66,6 +66,15 @@ def txid(psbt: bytes) -> bytes:
     return bytes(_read(psbt).tx.txid())
 
 
+def with_change(raw: bytes, script: bytes, units: int) -> bytes:
+    """The same PSBT but for what its change holds: a variant, which differs in fee only."""
+    psbt = _read(raw)
+    for scope in psbt.outputs:
+        if bytes(scope.script_pubkey.data) == script:
+            scope.value = units
+    return bytes(psbt.serialize())
+
+
 def finalize(certificate: WalletCertificate, raw: bytes, given: Sequence[SeatSignatures]) -> bytes:
     """The signed transaction. Raises Refused with everything that is wrong with any seat's signatures.
 

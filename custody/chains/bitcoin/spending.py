@@ -169,6 +169,11 @@ def fee_rate(rpc: BitcoinRpc, most: int) -> int:
     return max(floor, min(most, REGTEST_RATE if told is None else _per_vbyte(told)))
 
 
+def replacing_rate(rpc: BitcoinRpc) -> int:
+    """Satoshi per virtual byte, rounded up, by which a replacement has to pay more than what it replaces (BIP-125, rule 4)."""
+    return _per_vbyte(as_object(rpc.call("getmempoolinfo"), "getmempoolinfo").get("incrementalrelayfee"))
+
+
 def unspent(rpc: BitcoinRpc, txid: bytes, vout: int) -> dict[str, Json] | None:
     """An output that no block spends, whatever waits in the mempool; None for one that is gone or never was."""
     answer = rpc.call("gettxout", txid.hex(), vout, False)  # noqa: FBT003  # positional in the RPC

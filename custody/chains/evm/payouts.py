@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """`PayoutChain` for EVM: one SafeTx for each payout, simulated before anybody is asked, carried by the relayer."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from eth_abi.abi import decode
@@ -23,7 +23,7 @@ from custody.chains.evm.leaves import (
     safe_tx,
     sweep_call,
 )
-from custody.chains.evm.relay import RelaySigner, deploy_deposits, relay_call
+from custody.chains.evm.relay import RelaySigner, deploy_deposits, outbid_call, relay_call
 from custody.chains.evm.safe_states import read_safe
 from custody.chains.evm.safes import deposit_safe
 from custody.chains.evm.scan import balances
@@ -35,6 +35,7 @@ from custody.rules.certificates import SafeParameters, WalletCertificate
 from custody.rules.errors import InvalidInput, Unavailable
 from custody.rules.intents import Anchor
 from custody.rules.payments import (
+    Credited,
     Envelope,
     Followed,
     Paid,
@@ -44,6 +45,7 @@ from custody.rules.payments import (
     SignedPayout,
     Sweep,
     UnsignedPayout,
+    none_credited,
 )
 from custody.rules.payouts import SafeTx, void_safe_tx
 from custody.rules.refusals import Refusal, Refused, Rule, raise_if
@@ -80,10 +82,15 @@ class EvmPayouts:
         return tuple(check_safe_state(state, certificate))
 
     def next_anchor(
-        self, wallet: bytes, certificate: WalletCertificate, payments: Sequence[Payment], taken: Collection[str]
+        self,
+        wallet: bytes,
+        certificate: WalletCertificate,
+        payments: Sequence[Payment],
+        taken: Collection[str],
+        credited: Credited = none_credited,
     ) -> Reservation:
         """The lowest nonce from the Safe's own on that no unfinished permit has; payments do not matter to it."""
-        del payments
+        del payments, credited
         nonce = safe_nonce(self._client, self._safe(certificate).address)
         while str(nonce) in taken:
             nonce += 1
@@ -163,6 +170,38 @@ class EvmPayouts:
                 return
             raise_if(self._check_stale(envelope))
             raise
+
+    def outbid(
+        self,
+        certificate: WalletCertificate,
+        reservation: Reservation,
+        sent: UnsignedPayout,
+        maxima: Mapping[bytes, int],
+    ) -> UnsignedPayout | None:
+        """The SafeTx has no fee: what is bumped is the relayer's transaction around it."""
+        del certificate, reservation, sent, maxima
+        return None
+
+    def reseal(self, certificate: Signed[WalletCertificate], signed: SignedPayout, last: Envelope) -> Envelope | None:
+        """The relayer's same nonce for a higher price, within its cap; only one of the two can ever be mined."""
+        safe, nonce = self._safe(certificate.message), _nonce(signed.anchor)
+        raise_if(self._check_signed(certificate.message, signed, nonce))
+        now = safe_nonce(self._client, safe.address)
+        if now > nonce:
+            raise Refused([Refusal(Rule.ANCHOR_SPENT, anchor=nonce, nonce=now)])
+        raise_if(self._check_stale(last))
+        for sparing in (False, True):
+            call = outbid_call(self._client, last.raw, safe.address, signed.raw, sparing=sparing)
+            if call is None:
+                return None
+            try:
+                raw = self._relayer.sign_call(call, certificate)
+            except Refused as error:
+                if sparing or {refusal.rule for refusal in error.refusals} != {Rule.RELAYER_CAP}:
+                    raise
+            else:
+                return Envelope(signed.id, keccak(raw), signed.anchor, raw)
+        return None
 
     def follow(self, certificate: WalletCertificate, envelopes: Sequence[Envelope], since: int = 0) -> Followed:
         """By ExecutionSuccess and ExecutionFailure of the Safe, and by its nonce."""

@@ -4,6 +4,9 @@
 from collections.abc import Sequence
 from typing import Final, Protocol
 
+from eth_account.typed_transactions.typed_transaction import TypedTransaction
+from hexbytes import HexBytes
+
 from custody.chains.evm import wire
 from custody.chains.evm.client import EvmClient
 from custody.chains.evm.deploy import check_deployed
@@ -87,3 +90,33 @@ def relay_call(client: EvmClient, relayer: RelaySigner, to: str, data: bytes, ga
         max_fee_per_gas=wire.quantity(price, "gas price") * 2 + _TIP,
         max_priority_fee_per_gas=_TIP,
     )
+
+
+def outbid_call(client: EvmClient, last: bytes, to: str, data: bytes, *, sparing: bool) -> RelayCall | None:
+    """The relayer's call again at the nonce of its last signed transaction, for more; None where that one pays what blocks ask.
+
+    Nodes replace a waiting transaction where both prices are a tenth higher; an eighth is offered at the least. `sparing` offers
+    no more than that and the price of now, for a relayer whose cap bars room for the next blocks.
+    """
+    fields = TypedTransaction.from_bytes(HexBytes(last)).as_dict()
+    old = {name: _number(fields[name]) for name in ("nonce", "gas", "maxFeePerGas", "maxPriorityFeePerGas")}
+    asked, tipped = client.batch([("eth_gasPrice", []), ("eth_maxPriorityFeePerGas", [])])
+    price, tip = wire.quantity(asked, "gas price"), wire.quantity(tipped, "priority fee")
+    if old["maxFeePerGas"] >= price and old["maxPriorityFeePerGas"] >= tip:
+        return None
+    least, least_tip = (-(-old[name] * 9 // 8) for name in ("maxFeePerGas", "maxPriorityFeePerGas"))
+    more_tip = max(least_tip, tip)
+    return RelayCall(
+        chain=client.chain.name,
+        nonce=old["nonce"],
+        to=to,
+        value=0,
+        data=data,
+        gas=old["gas"],
+        max_fee_per_gas=max(least, more_tip, price if sparing else price * 2 + _TIP),
+        max_priority_fee_per_gas=more_tip,
+    )
+
+
+def _number(field: object) -> int:
+    return int.from_bytes(field) if isinstance(field, bytes) else int(str(field))

@@ -90,6 +90,25 @@ def guard_transfers(execute: Callable[[str], None], dialect: str) -> None:
         execute(f"CREATE TRIGGER transfers_fixed BEFORE UPDATE OF {columns} ON transfers {stop}")
 
 
+def guard_leases(execute: Callable[[str], None], dialect: str) -> None:
+    """The triggers of revision 0003: a token that came back would let a worker that was paused through two turns write again."""
+    lower = (
+        "NEW.name <> OLD.name OR NEW.token < OLD.token OR NEW.token = OLD.token AND NEW.holder NOT IN (OLD.holder, '')"
+    )
+    if dialect == "sqlite":
+        stop = "BEGIN SELECT RAISE(ABORT, 'leases: a token never comes back'); END"
+        known = "EXISTS (SELECT 1 FROM leases WHERE name = NEW.name)"  # INSERT OR REPLACE
+        execute(f"CREATE TRIGGER leases_no_delete BEFORE DELETE ON leases {stop}")
+        execute(f"CREATE TRIGGER leases_forward BEFORE UPDATE ON leases WHEN {lower} {stop}")
+        execute(f"CREATE TRIGGER leases_next BEFORE INSERT ON leases WHEN {known} {stop}")
+        return
+    told = "RAISE EXCEPTION 'leases: a token never comes back' USING ERRCODE = 'restrict_violation'"
+    execute(f"CREATE FUNCTION leases_refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {told}; END $$")
+    refuse = "EXECUTE FUNCTION leases_refuse()"
+    execute(f"CREATE TRIGGER leases_no_delete BEFORE DELETE OR TRUNCATE ON leases FOR EACH STATEMENT {refuse}")
+    execute(f"CREATE TRIGGER leases_forward BEFORE UPDATE ON leases FOR EACH ROW WHEN ({lower}) {refuse}")
+
+
 def _sqlite(table: str, changes: tuple[str, ...]) -> list[str]:
     made = [
         f"CREATE TRIGGER {table}_no_{change.lower()} BEFORE {change} ON {table} "
