@@ -4,6 +4,8 @@
 .PHONY: help setup demo up down test lint bench soak mutants
 BIN := .venv/bin
 WORKERS ?= 2
+MINUTES ?= 60
+SEED ?= 1000
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 18
@@ -37,8 +39,9 @@ test: setup ## lint, then every test (in two processes; on a larger machine: WOR
 bench: setup ## speed as ratios against bare operations (facts of one run, raw JSON kept)
 	@$(BIN)/python -m tests.bench
 
-soak: setup ## the property and state-machine tests with many more examples
-	@HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest tests/unit tests/contract --timeout=3600
+soak: setup ## the property tests with many more examples, then MINUTES (60) of simulated runs from SEED on, with a summary
+	@status=0; HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest tests/unit tests/contract --timeout=3600 || status=1; \
+	$(BIN)/python -m tests.simulation --minutes $(MINUTES) --seed $(SEED) || status=1; exit $$status
 
 mutants: setup ## change rules and flows at random; count what no test notices (one module: ONLY='custody.rules.coverage*')
 	@HYPOTHESIS_PROFILE=mutants $(BIN)/mutmut run $(ONLY) && $(BIN)/mutmut results | grep -v 'not checked' | tail -n 60
