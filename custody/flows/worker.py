@@ -260,11 +260,13 @@ class _Step:
             if isinstance(found, SigningPermit):
                 self._sign(found, None)
             return
-        if carried[0].status is Status.CANCELLING:
-            self._sign_void(permit)
-        status = settle(self._post(anchor), permit)
-        if status is Status.CONFIRMING and carried[0].status is not Status.CONFIRMING:
-            settle(self._post(anchor), permit)
+        try:
+            if carried[0].status is Status.CANCELLING:
+                self._sign_void(permit)
+        finally:  # a void that comes too late is refused for good, and what consumed the anchor has to be booked all the same
+            status = settle(self._post(anchor), permit)
+            if status is Status.CONFIRMING and carried[0].status is not Status.CONFIRMING:
+                settle(self._post(anchor), permit)
         self._bump(permit)
 
     def _bump(self, permit: Permit) -> None:

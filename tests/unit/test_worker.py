@@ -246,6 +246,24 @@ def test_a_silent_attestor_stops_nothing_that_is_on_its_way() -> None:
     assert any("attestor" in fault for fault in report.faults)
 
 
+def test_a_void_that_cannot_be_signed_keeps_no_payout_from_its_booking() -> None:
+    """People void what a block has by then: who signs voids is silent, and what the chain says is booked all the same."""
+    shop = Workshop()
+    transfer = shop.queued()
+    shop.step()
+    permit = shop.treasury.store.read(lambda work: work.transfers.permit_of(transfer.digest))
+    assert permit is not None
+    void = Void(permit.reservation.anchor, permit.intents)
+    signed = signed_by(void, world().domain, [secp256k1("ana"), secp256k1("bo")])
+    payouts.void(shop.treasury.store, shop.treasury.kernel, signed, shop.now)
+    assert shop.get(transfer).status is Status.CANCELLING
+    shop.attestor.down = True
+    shop.payouts.mine(5)
+    report = shop.step()
+    assert shop.get(transfer).status is Status.COMPLETED
+    assert any("attestor" in fault for fault in report.faults)
+
+
 def test_what_stays_the_same_is_said_once() -> None:
     """Five steps that find the same drift leave one line in the history."""
     shop = Workshop()
