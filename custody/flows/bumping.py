@@ -15,10 +15,8 @@ from custody.flows.payout_records import Variant
 from custody.flows.payouts import ENVELOPES_MOST, Post, settle
 from custody.flows.ports import FeeBumper, UnitOfWork
 from custody.flows.signing import Ceremony, Waiting, sign_variant
-from custody.rules.certificates import WalletCertificate
 from custody.rules.payments import Envelope, Pending, SignedPayout, Unknown, UnsignedPayout
 from custody.rules.refusals import Refusal, Refused, Rule
-from custody.rules.signatures import Signed
 from custody.rules.transfers import Permit, Status, SubStatus, Transfer
 from custody.rules.wallets import Chain
 
@@ -56,7 +54,7 @@ def bump(ceremony: Ceremony, post: Post, permit: Permit, wallet: Wallet) -> None
     # half signed, by a crash or for want of a seat: gone on with at once
     if not begun and not is_stuck(permit, carried, ceremony.now):
         return
-    certificate = _certificate(wallet, variants[-1])
+    certificate = records.certificate_of(wallet, variants[-1])
     if not isinstance(chain.follow(certificate.message, kept), Pending | Unknown):
         return
     fresh: Envelope | Waiting | None
@@ -89,7 +87,7 @@ def _fresh(
     if len(kept) >= ENVELOPES_MOST:
         return Waiting(f"people: {ENVELOPES_MOST} envelopes came to nothing; patience, or a void")
     maxima = {transfer.digest: transfer.intent.maximum_fee for transfer in carried}
-    certificate = _certificate(wallet, newest)
+    certificate = records.certificate_of(wallet, newest)
     made = chain.outbid(certificate.message, permit.reservation, newest.unsigned, maxima)
     if made is None:
         signed = ceremony.store.read(lambda work: records.signed_of(work, last.anchor, last.id))
@@ -106,12 +104,6 @@ def _signed(ceremony: Ceremony, permit: Permit, wallet: Wallet, unsigned: Unsign
         return Waiting(f"a higher fee: {made.why}")
     ceremony.store.run(lambda work: records.put_signed(work, made))
     return ceremony.chain.seal(wallet.certificates[-1], made)
-
-
-def _certificate(wallet: Wallet, variant: Variant) -> Signed[WalletCertificate]:
-    """The one whose keys signed: a rotation may have made a newer one since."""
-    by_hash = {signed.message.struct_hash: signed for signed in wallet.certificates}
-    return by_hash.get(variant.unsigned.certificate, wallet.certificates[-1])
 
 
 def _keep(work: UnitOfWork, permit: Permit, envelope: Envelope, now: int) -> None:

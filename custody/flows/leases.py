@@ -6,30 +6,12 @@ turn compares the turn's token with the newest in that same transaction, and lea
 What such a worker does to the outside is harmless by itself: seats give one anchor one payload, and only stored bytes are sent.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from custody.flows.ports import Clock, FeeBumper, Lease, PayoutChain, Store, UnitOfWork
-from custody.flows.sweeping import DepositSweeper
-from custody.rules.certificates import WalletCertificate
-from custody.rules.errors import Unavailable
-from custody.rules.intents import Anchor
-from custody.rules.payments import (
-    Credited,
-    Envelope,
-    Followed,
-    Payment,
-    Reservation,
-    SeatSignatures,
-    SignedPayout,
-    Sweep,
-    UnsignedPayout,
-    none_credited,
-)
-from custody.rules.refusals import Refusal
-from custody.rules.signatures import Signed
+from custody.flows.ports import Clock, Lease, Store, UnitOfWork
 from custody.rules.wallets import Chain
 
 T = TypeVar("T")
@@ -114,138 +96,9 @@ class Turns:
             self.give_back(lease)
 
 
-def wallet_turn(chain: str, wallet: bytes) -> str:
-    """The name of the turn at one wallet."""
-    return f"wallet {chain}/{wallet.hex()}"
+def turn_of(chain: Chain, wallet: bytes) -> str:
+    """The name of the turn at a wallet: on EVM its whole chain's, whose wallets share one relayer and so one nonce after another.
 
-
-def relayer_turn(chain: Chain) -> str:
-    """The name of the turn at one chain's relayer, whose nonce all EVM wallets of the chain share."""
-    return f"relayer {chain.name}"
-
-
-class Relayed:
-    """A `PayoutChain` on which one worker at a time has the relayer, from the sealing of an envelope until it was sent.
-
-    Two workers at two wallets would otherwise seal with one relayer's nonce, and one of the two envelopes could never be mined.
-    That costs gas and time, never coins: the anchor lets one envelope do something, and a stale one is sealed again.
+    Two workers sealing with the same nonce would cost gas and time, never coins, since the anchor lets one envelope do something.
     """
-
-    def __init__(self, chain: PayoutChain, turns: Turns) -> None:
-        self._chain, self._turns = chain, turns
-        self._lease: Lease | None = None
-
-    @property
-    def chain(self) -> Chain:
-        """See `PayoutChain`."""
-        return self._chain.chain
-
-    def preflight(self, wallet: bytes, certificate: WalletCertificate) -> Sequence[Refusal]:
-        """See `PayoutChain`."""
-        return self._chain.preflight(wallet, certificate)
-
-    def next_anchor(
-        self,
-        wallet: bytes,
-        certificate: WalletCertificate,
-        payments: Sequence[Payment],
-        taken: Collection[str],
-        credited: Credited = none_credited,
-    ) -> Reservation:
-        """See `PayoutChain`."""
-        return self._chain.next_anchor(wallet, certificate, payments, taken, credited)
-
-    def build(
-        self,
-        certificate: WalletCertificate,
-        reservation: Reservation,
-        payments: Sequence[Payment],
-        sweeps: Sequence[Sweep] = (),
-    ) -> UnsignedPayout:
-        """See `PayoutChain`."""
-        return self._chain.build(certificate, reservation, payments, sweeps)
-
-    def void(self, certificate: WalletCertificate, anchor: Anchor, outbid: int = 0) -> UnsignedPayout:
-        """See `PayoutChain`."""
-        return self._chain.void(certificate, anchor, outbid)
-
-    def combine(
-        self, certificate: WalletCertificate, unsigned: UnsignedPayout, signatures: Sequence[SeatSignatures]
-    ) -> SignedPayout:
-        """See `PayoutChain`."""
-        return self._chain.combine(certificate, unsigned, signatures)
-
-    def seal(self, certificate: Signed[WalletCertificate], signed: SignedPayout) -> Envelope:
-        """See `PayoutChain`; the relayer stays with this worker until the envelope was sent. Raises Unavailable: another has it."""
-        self.begin()
-        return self._chain.seal(certificate, signed)
-
-    def broadcast(self, envelope: Envelope) -> None:
-        """See `PayoutChain`."""
-        try:
-            self._chain.broadcast(envelope)
-        finally:
-            self.end()
-
-    def follow(self, certificate: WalletCertificate, envelopes: Sequence[Envelope], since: int = 0) -> Followed:
-        """See `PayoutChain`."""
-        return self._chain.follow(certificate, envelopes, since)
-
-    def outbid(
-        self,
-        certificate: WalletCertificate,
-        reservation: Reservation,
-        sent: UnsignedPayout,
-        maxima: Mapping[bytes, int],
-    ) -> UnsignedPayout | None:
-        """See `FeeBumper`; None where the chain is none."""
-        chain = self._chain
-        return chain.outbid(certificate, reservation, sent, maxima) if isinstance(chain, FeeBumper) else None
-
-    def reseal(self, certificate: Signed[WalletCertificate], signed: SignedPayout, last: Envelope) -> Envelope | None:
-        """See `FeeBumper`; the relayer stays with this worker until the envelope was sent."""
-        if not isinstance(self._chain, FeeBumper):
-            return None
-        self.begin()
-        fresh = self._chain.reseal(certificate, signed, last)
-        if fresh is None:
-            self.end()
-        return fresh
-
-    def end(self) -> None:
-        """Let others have the relayer, whatever happened; nothing where this worker has not."""
-        lease, self._lease = self._lease, None
-        if lease is not None:
-            self._turns.give_back(lease)
-
-    def begin(self) -> None:
-        """Have the relayer. Raises Unavailable while another worker has it."""
-        if self._lease is None:
-            self._lease = self._turns.take(relayer_turn(self.chain))
-        if self._lease is None:
-            raise Unavailable(f"relayer of {self.chain.name}", "another worker sends with it")
-
-
-class RelayedSweeper(Relayed):
-    """The same for a chain with deposit Safes, whose deployment the relayer pays for."""
-
-    def __init__(self, chain: PayoutChain, sweeper: DepositSweeper, turns: Turns) -> None:
-        super().__init__(chain, turns)
-        self._sweeper = sweeper
-
-    def sweepable(self, certificate: WalletCertificate, indices: Sequence[int]) -> tuple[Sweep, ...]:
-        """See `DepositSweeper`."""
-        return self._sweeper.sweepable(certificate, indices)
-
-    def deploy_deposits(self, certificate: Signed[WalletCertificate], indices: Sequence[int]) -> None:
-        """See `DepositSweeper`. Raises Unavailable: another worker has the relayer."""
-        self.begin()
-        try:
-            self._sweeper.deploy_deposits(certificate, indices)
-        finally:
-            self.end()
-
-
-def relayed(chain: PayoutChain, turns: Turns) -> Relayed:
-    """A chain whose relayer is taken in turns, with its deposit Safes where it has some."""
-    return RelayedSweeper(chain, chain, turns) if isinstance(chain, DepositSweeper) else Relayed(chain, turns)
+    return f"chain {chain.name}" if chain.is_evm else f"wallet {chain.name}/{wallet.hex()}"

@@ -10,7 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from custody.flows.inventory import Wallet
 from custody.flows.ports import UnitOfWork
+from custody.rules.certificates import WalletCertificate
 from custody.rules.errors import InvalidInput
 from custody.rules.intents import Anchor, Void
 from custody.rules.payments import SeatSignatures, SignedPayout, UnsignedPayout
@@ -41,6 +43,12 @@ def put_variant(work: UnitOfWork, unsigned: UnsignedPayout, *, void: bool) -> No
 def variants(work: UnitOfWork, anchor: Anchor) -> tuple[Variant, ...]:
     """Every variant of an anchor, oldest first. Raises InvalidInput on a damaged row."""
     return tuple(_variant(row) for row in work.documents.all(_kind("payout", anchor)))
+
+
+def certificate_of(wallet: Wallet, made: Variant | None) -> Signed[WalletCertificate]:
+    """The certificate whose keys sign a variant, the newest where there is none yet: a rotation may have made a newer one since."""
+    by_hash = {signed.message.struct_hash: signed for signed in wallet.certificates}
+    return wallet.certificates[-1] if made is None else by_hash.get(made.unsigned.certificate, wallet.certificates[-1])
 
 
 def _variant(row: object) -> Variant:

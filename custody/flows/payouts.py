@@ -357,10 +357,8 @@ def _wallet(kernel: Kernel, anchor: Anchor) -> Wallet:
 
 
 def _certificate(post: Post, permit: Permit, wallet: Wallet) -> Signed[WalletCertificate]:
-    """The one whose keys signed: a rotation may have made a newer one since."""
     known = post.store.read(lambda work: records.variants(work, permit.reservation.anchor))
-    by_hash = {signed.message.struct_hash: signed for signed in wallet.certificates}
-    return by_hash.get(known[-1].unsigned.certificate, wallet.certificates[-1]) if known else wallet.certificates[-1]
+    return records.certificate_of(wallet, known[-1] if known else None)
 
 
 def _mark(post: Post, permit: Permit, to: Status, sub_status: SubStatus | None, why: str) -> None:

@@ -733,21 +733,8 @@ class AttestorMemory(Protocol):
         ...
 
 
-class PayoutChain(Protocol):
-    """Payouts on one chain: built, put together from signatures, sent and followed. Holds no key of a wallet.
-
-    `wallet` is the wallet's name, `certificate` the one whose keys sign. Every method raises Unavailable where the node does
-    not answer, and Refused with the rule where something must not go out.
-    """
-
-    @property
-    def chain(self) -> Chain:
-        """The chain that the node was confirmed to be on."""
-        ...
-
-    def preflight(self, wallet: bytes, certificate: WalletCertificate) -> Sequence[Refusal]:
-        """What about the wallet on chain differs from its certificate; empty where nothing does."""
-        ...
+class Anchors(Protocol):
+    """The part of `PayoutChain` that authorization needs: what to pin before anything is built."""
 
     def next_anchor(
         self,
@@ -761,6 +748,23 @@ class PayoutChain(Protocol):
 
         On Bitcoin nothing is spent but what `credited` knows: a coin outside the books wedges them (EVM has no such choice).
         """
+        ...
+
+
+class PayoutChain(Anchors, Protocol):
+    """Payouts on one chain: built, put together from signatures, sent and followed. Holds no key of a wallet.
+
+    `wallet` is the wallet's name, `certificate` the one whose keys sign. Every method raises Unavailable where the node does
+    not answer, and Refused with the rule where something must not go out.
+    """
+
+    @property
+    def chain(self) -> Chain:
+        """The chain that the node was confirmed to be on."""
+        ...
+
+    def preflight(self, wallet: bytes, certificate: WalletCertificate) -> Sequence[Refusal]:
+        """What about the wallet on chain differs from its certificate; empty where nothing does."""
         ...
 
     def build(
@@ -857,22 +861,4 @@ class Screening(Protocol):
 
     def is_sanctioned(self, address: Address) -> bool:
         """Whether nothing may be paid there."""
-        ...
-
-
-class Anchors(Protocol):
-    """The part of `PayoutChain` that authorization needs: what to pin before anything is built."""
-
-    def next_anchor(
-        self,
-        wallet: bytes,
-        certificate: WalletCertificate,
-        payments: Sequence[Payment],
-        taken: Collection[str],
-        credited: Credited = none_credited,
-    ) -> Reservation:
-        """A free anchor and everything else to pin for these payments. `taken` are references pinned by unfinished permits.
-
-        On Bitcoin nothing is spent but what `credited` knows: a coin outside the books wedges them (EVM has no such choice).
-        """
         ...

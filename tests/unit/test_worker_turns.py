@@ -12,11 +12,12 @@ import pytest
 
 from custody import working
 from custody.flows import worker
-from custody.flows.leases import LEASE, Turns, relayer_turn, wallet_turn
+from custody.flows.leases import LEASE, Turns, turn_of
 from custody.rules.errors import Unavailable
 from custody.rules.transfers import Status
+from custody.rules.wallets import Chain
 from tests.fakes.payouts import Fuse, Workshop
-from tests.fakes.seat import EVM
+from tests.fakes.seat import BITCOIN, EVM
 from tests.fakes.store import FakeStore
 from tests.fakes.treasury import HELD
 
@@ -58,7 +59,7 @@ class Pair:
     def name(self) -> str:
         """The name of the wallet's turn."""
         (found,) = {transfer.intent.wallet for transfer in self.shop.store._state.rows.transfers.values()}
-        return wallet_turn(EVM.name, found)
+        return turn_of(EVM, found)
 
 
 def recorded(shop: Workshop) -> Any:
@@ -122,21 +123,10 @@ def test_a_wallet_that_another_worker_has_is_left_alone() -> None:
     assert pair.shop.get(transfer).status is Status.CONFIRMING
 
 
-def test_the_relayer_is_taken_in_turns() -> None:
-    """While another worker sends with it nothing is sealed, so no two envelopes have one nonce of the relayer; then it goes on."""
-    pair = Pair()
-    transfer = pair.shop.queued()
-    turns = Turns(pair.shop.treasury.store, "b", lambda: pair.wall)
-    lease = turns.take(relayer_turn(EVM))
-    assert lease is not None
-    pair.step("a")
-    found = pair.shop.get(transfer)
-    assert (found.status, pair.shop.payouts.sent) == (Status.PENDING_SIGNATURE, [])
-    assert "another worker sends with it" in found.waiting_for
-    turns.give_back(lease)
-    pair.step("a")
-    assert pair.shop.get(transfer).status is Status.CONFIRMING
-    assert len(pair.shop.payouts.sent) == 1
+def test_wallets_of_one_evm_chain_share_a_turn() -> None:
+    """They share a relayer, so two workers at two of them would seal with one nonce; a Bitcoin wallet has a turn of its own."""
+    assert turn_of(EVM, b"\1" * 32) == turn_of(EVM, b"\2" * 32) != turn_of(Chain("eip155:1"), b"\1" * 32)
+    assert len({turn_of(BITCOIN, b"\1" * 32), turn_of(BITCOIN, b"\2" * 32), turn_of(EVM, b"\1" * 32)}) == 3
 
 
 def test_a_long_turn_is_renewed() -> None:
