@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What every `ChainView` promises (custody/flows/ports.py): one suite for the fake, for bitcoind and for Anvil."""
+"""What every `ChainView` promises (custody/flows/ports/): one suite for the fake, for bitcoind and for Anvil."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence

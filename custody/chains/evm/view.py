@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Read-only eyes on one EVM chain: `ChainView` and `SafeReader` (custody/flows/ports.py) over one node.
+"""Read-only eyes on one EVM chain: `ChainView` and `SafeReader` (custody/flows/ports/) over one node.
 
 State is asked for by block hash, so an answer is never about another branch; where a block vanishes while a range is
 read, `Unavailable` is raised and the caller tries again.
