@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """A policy bundle: what policy owners sign as one hash.
 
-It holds rules, limits, the seats' floors, the asset registry and the fee schedule, in one canonical JSON. A bundle without rules
-cannot exist.
+It holds rules, limits, the seats' floors, the asset registry, the fee schedule, claims and governance, in one canonical JSON. A bundle
+without rules cannot exist.
 
 Files, in one folder: those of `FILES`, each with `.yaml` behind it.
 """
@@ -23,7 +23,9 @@ from custody.rules.refusals import Rule
 from custody.rules.requirement import Floors
 from custody.rules.settlements import BPS, FeeSchedule
 from custody.rules.wallets import Address, Chain
+from policies.claims import Claims, read_claims
 from policies.evaluate import Policy
+from policies.governance import Governance, read_governance
 from policies.limits import read_floors, read_hot_bands, read_limits
 from policies.quantities import duration, quantity, text, whole
 from policies.rules_model import Limits, PolicyRule
@@ -31,7 +33,7 @@ from policies.rules_reader import read_rules
 from policies.shapes import mapping, rows
 from policies.strict_yaml import Located, Node, check_node, locate
 
-FILES: Final = ("assets", "fees", "limits", "floors", "rules")
+FILES: Final = ("assets", "fees", "limits", "floors", "rules", "claims", "governance")
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,16 @@ class Bundle:
         return read_rules(self.documents["rules"], self.assets, self.limits)
 
     @cached_property
+    def claims(self) -> Claims:
+        """What rules have to keep, whoever changes them."""
+        return read_claims(self.documents["claims"], self.assets)
+
+    @cached_property
+    def governance(self) -> Governance:
+        """How the next bundle comes in force."""
+        return read_governance(self.documents["governance"])
+
+    @cached_property
     def policy(self) -> Policy:
         """The rules compiled, ready to evaluate; what custody gets as its policy in force."""
         return Policy(self.rules, self.limits, self.floors, self.assets, self.hash)
@@ -104,7 +116,7 @@ def from_json(documents: Mapping[str, Node]) -> Bundle:
         raise InvalidInput("bundle", Rule.MALFORMED, ", ".join(sorted(documents)), ", ".join(FILES))
     checked = {name: check_node(document, name) for name, document in documents.items()}
     bundle = Bundle(json.loads(canonical(checked)))
-    _ = bundle.assets, bundle.fees, bundle.policy, bundle.hot
+    _ = bundle.assets, bundle.fees, bundle.policy, bundle.hot, bundle.claims, bundle.governance
     return bundle
 
 

@@ -59,6 +59,19 @@ def read_rules(node: Node, assets: Assets, limits: Limits, file: str = "rules.ya
     return tuple(found[name] for name in sorted(found))
 
 
+def read_conditions(node: Node, assets: Assets, limits: Limits, where: str, kind: Kind) -> tuple[Condition, ...]:
+    """The conditions of something that is read as a rule of this kind, in the vocabulary's order. Raises InvalidInput."""
+    return _RuleReader(assets, limits, where).conditions(node, where, kind)
+
+
+def read_why(node: Node, where: str) -> str:
+    """The sentence that says why. Raises InvalidInput: too short or too long."""
+    why = text(node, where)
+    if not 10 <= len(why.strip()) <= 400:
+        raise InvalidInput(where, Rule.MALFORMED, repr(why[:40]), "a sentence of 10 to 400 characters")
+    return why
+
+
 class _RuleReader:
     """Reads one rule at its place in the file."""
 
@@ -80,11 +93,13 @@ class _RuleReader:
         rule = PolicyRule(
             id=self._id(fields["id"], kind),
             kind=kind,
-            why=self._why(fields["why"]),
-            when=self._conditions(fields["when"], "when", kind),
+            why=read_why(fields["why"], f"{where}.why"),
+            when=self.conditions(fields["when"], f"{where}.when", kind),
             approvals=self._approvals(fields["approvals"]) if "approvals" in fields else (),
             delay=self._delay(fields["delay"]) if "delay" in fields else 0,
-            automatic_when=self._conditions(fields["automatic_when"], "automatic_when", kind) if automatic else (),
+            automatic_when=self.conditions(fields["automatic_when"], f"{where}.automatic_when", kind)
+            if automatic
+            else (),
         )
         if kind is Kind.PERMIT:
             self._check_route(rule.when)
@@ -102,14 +117,6 @@ class _RuleReader:
             want = f"{PREFIX[kind]}, a number and words for a {kind}, such as {PREFIX[kind]}01-some-words"
             raise InvalidInput(f"{self._where}.id", Rule.MALFORMED, repr(name), want)
         return name
-
-    def _why(self, node: Node) -> str:
-        why = text(node, f"{self._where}.why")
-        if not 10 <= len(why.strip()) <= 400:
-            raise InvalidInput(
-                f"{self._where}.why", Rule.MALFORMED, repr(why[:40]), "a sentence of 10 to 400 characters"
-            )
-        return why
 
     def _delay(self, node: Node) -> int:
         seconds = duration(node, f"{self._where}.delay")
@@ -131,8 +138,8 @@ class _RuleReader:
                 raise InvalidInput(where, Rule.THRESHOLD_OUT_OF_RANGE, repr(row), "1 or more")
         return tuple(sorted(found.items()))
 
-    def _conditions(self, node: Node, part: str, kind: Kind) -> tuple[Condition, ...]:
-        where = f"{self._where}.{part}"
+    def conditions(self, node: Node, where: str, kind: Kind) -> tuple[Condition, ...]:
+        """A mapping of facts, at least one."""
         if not isinstance(node, dict) or not node:
             raise InvalidInput(
                 where, Rule.MALFORMED, type(node).__name__, "at least one condition: a mapping of facts, all must hold"

@@ -69,14 +69,15 @@ class Requirement:
     def __str__(self) -> str:
         asked = ", ".join(f"{needed} of {group}" for group, needed in self.approvals)
         more = f", {self.people} people in all" if self.people > sum(n for _, n in self.approvals) else ""
-        return f"{asked}{more}" + (f", after {_duration(self.delay)}" if self.delay else "")
+        return f"{asked}{more}" + (f", after {exact_span(self.delay)}" if self.delay else "")
 
     def to_json(self) -> dict[str, Any]:
         """`{"approvals": {group: n}, "delay": seconds, "people": n}`, for a decision record."""
         return {"approvals": dict(self.approvals), "delay": self.delay, "people": self.people}
 
 
-def _duration(seconds: int) -> str:
+def exact_span(seconds: int) -> str:
+    """A length of time in the largest unit that says it exactly, as policies are written: `24h`, `90min`."""
     for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
         if seconds % size == 0:
             return f"{seconds // size}{unit}"

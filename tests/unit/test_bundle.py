@@ -83,7 +83,7 @@ BTC_ONLY: Final = {"ETH": "10 ETH", "USDX": "50,000 USDX", "USDN": "50,000 USDN"
 @pytest.mark.parametrize(
     ("change", "field"),
     [
-        pytest.param(_set("claims", {}), "bundle", id="a document nobody reads"),
+        pytest.param(_set("notes", {}), "bundle", id="a document nobody reads"),
         pytest.param(
             _set("limits.hot_wallet_cap.BTC", None), "limits.yaml:hot_wallet_cap", id="limit without an asset"
         ),
