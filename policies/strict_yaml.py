@@ -11,6 +11,7 @@ import yaml
 
 from custody.rules.errors import InvalidInput
 from custody.rules.refusals import Rule
+from policies.yaml_traps import check_traps
 
 Node = str | list["Node"] | dict[str, "Node"]
 
@@ -75,6 +76,7 @@ def parse_located(raw: bytes, name: str) -> Located:
     text = raw.decode("ascii")
     try:
         _check_tokens(text, name)
+        check_traps(text, name)
         root = yaml.compose(text, Loader=yaml.BaseLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)

@@ -191,7 +191,7 @@ def test_a_limit_raised_by_one_base_unit_is_another_bundle(bundle: Bundle) -> No
 
 def test_a_wrong_file_is_told_with_its_line(tmp_path: Path) -> None:
     """Path and line, for whoever has the file open."""
-    limits = (SHIPPED / "limits.yaml").read_text(encoding="ascii").replace("BTC: 0.25 BTC", "BTC: 0.25")
+    limits = (SHIPPED / "limits.yaml").read_text(encoding="ascii").replace("BTC: 0.25 BTC", "BTC: 0.25 ETH")
     with pytest.raises(InvalidInput) as caught:
         load(write(tmp_path, limits=limits))
     assert caught.value.field == "limits.yaml:3: auto_withdrawal.BTC"

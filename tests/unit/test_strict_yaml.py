@@ -14,16 +14,18 @@ from policies.strict_yaml import Node, check_node, parse, parse_located, read
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        pytest.param("delay: 22:00", {"delay": "22:00"}, id="22:00 is no 1320"),
-        pytest.param("country: no", {"country": "no"}, id="no is no False"),
-        pytest.param("a: 1e3", {"a": "1e3"}, id="no float"),
-        pytest.param("a: 010", {"a": "010"}, id="no octal"),
-        pytest.param("a: 1_000", {"a": "1_000"}, id="no underscores read away"),
-        pytest.param("a: ~", {"a": "~"}, id="no null"),
+        pytest.param('delay: "22:00"', {"delay": "22:00"}, id="22:00 is no 1320"),
+        pytest.param('country: "no"', {"country": "no"}, id="no is no False"),
+        pytest.param('a: "1e3"', {"a": "1e3"}, id="no float"),
+        pytest.param('a: "010"', {"a": "010"}, id="no octal"),
+        pytest.param('a: "1_000"', {"a": "1_000"}, id="no underscores read away"),
+        pytest.param('a: "~"', {"a": "~"}, id="no null"),
         pytest.param("a:", {"a": ""}, id="nothing is empty text"),
-        pytest.param("a: 2026-01-01", {"a": "2026-01-01"}, id="no date"),
+        pytest.param('a: "2026-01-01"', {"a": "2026-01-01"}, id="no date"),
         pytest.param("[a, 'b', \"c\"]", ["a", "b", "c"], id="quotes of both kinds"),
-        pytest.param("a: {b: [c]}  # why", {"a": {"b": ["c"]}}, id="flow style and a comment"),
+        pytest.param("a: 'x # usd: 5' # said in a sentence: fine", {"a": "x # usd: 5"}, id="no comment inside quotes"),
+        pytest.param("a: true\nb: 18", {"a": "true", "b": "18"}, id="what every reader takes for the same"),
+        pytest.param("a: {b: [c]}  # because", {"a": {"b": ["c"]}}, id="flow style and a comment"),
         pytest.param("why: >\n  one\n  two\n", {"why": "one two\n"}, id="folded text"),
     ],
 )
@@ -35,6 +37,32 @@ def test_everything_stays_the_text_that_was_written(text: str, said: Node) -> No
 @pytest.mark.parametrize(
     ("raw", "where", "rule"),
     [
+        *(
+            pytest.param(f"b: c\na: {value}".encode(), "x.yaml:2", Rule.MALFORMED, id=f"{value} without quotes")
+            for value in (
+                "22:00",
+                "no",
+                "On",
+                "yes",
+                "True",
+                "1e3",
+                "1.5",
+                ".inf",
+                "010",
+                "0x10",
+                "0o17",
+                "1_000",
+                "-1",
+                "~",
+                "null",
+                "2026-01-01",
+            )
+        ),
+        pytest.param(b"a: b\n# - id: P99-hidden", "x.yaml:2", Rule.MALFORMED, id="a rule behind a comment"),
+        pytest.param(
+            b"a: at most 5 BTC # usd: at most 5 USD", "x.yaml:1", Rule.MALFORMED, id="a condition behind a comment"
+        ),
+        pytest.param(b"a:\n  # when:\n  - b", "x.yaml:2", Rule.MALFORMED, id="a part behind a comment"),
         pytest.param(b"a: 1\nb: 2\na: 3", "x.yaml:3", Rule.NAME_REUSED, id="duplicate key"),
         pytest.param(b"a:\n  - b: 1\n    b: 2", "x.yaml:3", Rule.NAME_REUSED, id="duplicate key deep inside"),
         pytest.param(b"a: 1\n'a': 2", "x.yaml:2", Rule.NAME_REUSED, id="duplicate under quotes"),
