@@ -36,6 +36,8 @@ from devnet.services import Loop, Service, Web, socket_path
 
 EVM: Final = Chain("eip155:31338")
 BITCOIN: Final = Chain("bip122:0f9188f13cb7b2c71f2a335e3a4fc328")
+_TOKENS: Final = ("0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed", "0xfB6916095ca1df60bB79Ce92cE3Ea74c37c5d359")
+"""What stands in the shipped registry for the two tokens that a devnet deploys."""
 SHIPPED: Final = Path(__file__).resolve().parent.parent / "policies" / "shipped"
 RELAYER_CAP: Final = 10 * 10**18
 CERTIFIERS: Final = ("ana", "cleo", "eve")
@@ -227,7 +229,8 @@ def _settings(net: Devnet, services: Services, contracts: DevnetContracts) -> No
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.copytree(SHIPPED, fresh)
         text = (fresh / "assets.yaml").read_text(encoding="ascii")
-        text = text.replace("@usd_token@", contracts.usd).replace("@no_return_token@", contracts.silent_usd)
+        for shipped, deployed in zip(_TOKENS, (contracts.usd, contracts.silent_usd), strict=True):
+            text = text.replace(shipped, deployed)
         (fresh / "assets.yaml").write_text(text, encoding="ascii")
         fresh.rename(bundle)
     nodes = {

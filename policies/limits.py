@@ -18,6 +18,8 @@ from policies.strict_yaml import Node
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*")
 _FLOOR, _TARGET, _CAP, _REFILL = "hot_wallet_floor", "hot_wallet_target", "hot_wallet_cap", "largest_refill"
+PLANNED: Final = frozenset((_FLOOR, _TARGET, _CAP, _REFILL))
+"""Limits by which coins are moved between our own wallets; rules need not name them."""
 
 
 def read_limits(node: Node, assets: Assets, file: str = "limits.yaml:") -> Limits:

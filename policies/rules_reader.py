@@ -72,6 +72,22 @@ def read_why(node: Node, where: str) -> str:
     return why
 
 
+def read_approvals(node: Node, where: str) -> tuple[tuple[str, int], ...]:
+    """How many of which groups, such as `[2 of treasury, 1 of risk]`, each group once. Raises InvalidInput."""
+    found: dict[str, int] = {}
+    for position, row in enumerate(rows(node, where)):
+        here = f"{where}[{position}]"
+        number, word, group = text(row, here).partition(" of ")
+        if not word or _GROUP.fullmatch(group) is None:
+            raise InvalidInput(here, Rule.MALFORMED, repr(row), "how many of which group, such as '2 of treasury'")
+        if group in found:
+            raise InvalidInput(here, Rule.NAME_REUSED, repr(group), "each group once")
+        found[group] = whole(number, here, MOST_APPROVALS)
+        if found[group] < 1:
+            raise InvalidInput(here, Rule.THRESHOLD_OUT_OF_RANGE, repr(row), "1 or more")
+    return tuple(sorted(found.items()))
+
+
 class _RuleReader:
     """Reads one rule at its place in the file."""
 
@@ -95,7 +111,7 @@ class _RuleReader:
             kind=kind,
             why=read_why(fields["why"], f"{where}.why"),
             when=self.conditions(fields["when"], f"{where}.when", kind),
-            approvals=self._approvals(fields["approvals"]) if "approvals" in fields else (),
+            approvals=read_approvals(fields["approvals"], f"{where}.approvals") if "approvals" in fields else (),
             delay=self._delay(fields["delay"]) if "delay" in fields else 0,
             automatic_when=self.conditions(fields["automatic_when"], f"{where}.automatic_when", kind)
             if automatic
@@ -123,20 +139,6 @@ class _RuleReader:
         if seconds > _LONGEST_DELAY:
             raise InvalidInput(f"{self._where}.delay", Rule.TOO_LARGE, repr(node), "at most 30d")
         return seconds
-
-    def _approvals(self, node: Node) -> tuple[tuple[str, int], ...]:
-        found: dict[str, int] = {}
-        for position, row in enumerate(rows(node, f"{self._where}.approvals")):
-            where = f"{self._where}.approvals[{position}]"
-            number, word, group = text(row, where).partition(" of ")
-            if not word or _GROUP.fullmatch(group) is None:
-                raise InvalidInput(where, Rule.MALFORMED, repr(row), "how many of which group, such as '2 of treasury'")
-            if group in found:
-                raise InvalidInput(where, Rule.NAME_REUSED, repr(group), "each group once")
-            found[group] = whole(number, where, MOST_APPROVALS)
-            if found[group] < 1:
-                raise InvalidInput(where, Rule.THRESHOLD_OUT_OF_RANGE, repr(row), "1 or more")
-        return tuple(sorted(found.items()))
 
     def conditions(self, node: Node, where: str, kind: Kind) -> tuple[Condition, ...]:
         """A mapping of facts, at least one."""

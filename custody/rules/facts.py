@@ -5,9 +5,13 @@ There is no customer, wallet, person or address in it, so no rule can single one
 in `to_tier` does None say something, that the destination is no wallet of ours.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any, Final, Self
 
+from custody.rules.errors import InvalidInput
+from custody.rules.refusals import Rule
 from custody.rules.wallets import Tier
 
 _DAY = 86_400
@@ -95,6 +99,51 @@ class Facts:
     within_accrued_fees: bool | None
     """A fee sweep that, with all pending ones, stays within matured fees and the schedule's daily cap. False for all else."""
     business_hours: bool | None
+
+    def to_json(self) -> dict[str, str]:
+        """Every fact by its attribute's name, as text: numbers of 256 bits do not survive every reader of JSON."""
+        return {name: _text(getattr(self, name)) for name in self.__dataclass_fields__}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, object]) -> Self:
+        """Back from `to_json`. Raises InvalidInput for a fact too few or too many, and for what is none."""
+        if set(row) != set(cls.__dataclass_fields__):
+            raise InvalidInput("facts", Rule.MALFORMED, ", ".join(sorted(row)), "exactly the facts of a transfer")
+        return cls(**{name: _value(name, value) for name, value in row.items()})
+
+
+_NONE: Final = "none"
+_WORDS: Final = {
+    "from_tier": Tier,
+    "to": Destination,
+    "to_tier": Tier,
+    "owner": Owner,
+    "purpose": Purpose,
+    "role": Role,
+    "asset": str,
+}
+_FLAGS: Final = frozenset(("enrolled", "related_entity", "sanctioned", "within_accrued_fees", "business_hours"))
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return _NONE
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _value(name: str, written: object) -> Any:  # noqa: ANN401  # each field's own type, checked here
+    if written == _NONE:
+        return None
+    try:
+        if name in _FLAGS:
+            return {"true": True, "false": False}[str(written)]
+        if name in _WORDS:
+            return _WORDS[name](str(written))
+        if str(written).isdecimal():
+            return int(str(written))
+    except (KeyError, ValueError) as error:
+        raise InvalidInput(f"facts.{name}", Rule.MALFORMED, repr(written), "a word of this fact") from error
+    raise InvalidInput(f"facts.{name}", Rule.MALFORMED, repr(written), "a whole number")
 
 
 def business_hours(time: int) -> bool:

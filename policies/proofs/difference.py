@@ -6,7 +6,7 @@ owner's own tool is what they trust, and not whoever sent the report.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Final
@@ -19,10 +19,10 @@ from custody.rules.ledger import canonical
 from custody.rules.requirement import Decision, Outcome
 from policies.bundle import Bundle
 from policies.proofs.documents import Change, Direction, changes, reworded
-from policies.proofs.examples import Questions, Space, facts_of
+from policies.proofs.examples import Questions, Space
 from policies.proofs.losses import Loss, Lost, losses
 from policies.proofs.symbols import Answer, Transfer
-from policies.vocabulary import ATTRIBUTE, VOCABULARY
+from policies.vocabulary import ATTRIBUTE
 
 _ROUTE: Final = ("from", "to", "to_tier", "purpose")
 _DOMAIN: Final = b"bulkhead policy diff v1\x00"
@@ -44,7 +44,7 @@ class Shift:
             "direction": str(self.direction),
             "loss": str(self.lost.loss),
             "what": self.lost.what,
-            "facts": facts_json(self.facts),
+            "facts": self.facts.to_json(),
             "old": answer_text(self.old),
             "new": answer_text(self.new),
             "only_old_rules": sorted({*self.old.matched} - {*self.new.matched}),
@@ -132,7 +132,7 @@ class _Walk:
             old, new = _answer(self._old, facts), _answer(self._new, facts)
             strict, loose = (old, new) if direction is Direction.WEAKER else (new, old)
             if not _confirmed(lost, strict, loose):  # solver and evaluator have parted: nothing here may be relied on
-                self.unknown.append(f"{direction}: {lost}: the evaluator does not confirm {facts_json(facts)}")
+                self.unknown.append(f"{direction}: {lost}: the evaluator does not confirm {facts.to_json()}")
             yield Shift(direction, lost, facts, old, new)
 
 
@@ -162,25 +162,6 @@ def _confirmed(lost: Lost, strict: Decision, loose: Decision) -> bool:
             return was.delay > now.delay
         case Loss.FLOOR:
             return True  # compared by the floors themselves; the groups' sum may hide it
-
-
-def facts_json(facts: Facts) -> dict[str, str]:
-    """Facts by the vocabulary's names, every one as text: numbers do not survive every reader of JSON."""
-    found: dict[str, str] = {}
-    for name in VOCABULARY:
-        value = getattr(facts, ATTRIBUTE[name])
-        found[name] = "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    return found
-
-
-def facts_from_json(row: Mapping[str, str]) -> Facts:
-    """Back from `facts_json`. Raises ValueError or KeyError for a word that no transfer has."""
-    values: dict[str, object] = {}
-    for name in VOCABULARY:
-        text = row[name]
-        known = {"none": None, "true": True, "false": False}
-        values[name] = known[text] if text in known else int(text) if text.isdecimal() else text
-    return facts_of(values)
 
 
 def answer_text(decision: Decision) -> str:

@@ -7,11 +7,16 @@ Each number has a direction that is known to be stricter. Whatever has none, and
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Final
 
 from custody.rules.amounts import Asset
 from custody.rules.requirement import exact_span
 from policies.bundle import Bundle
 from policies.claims import Claim
+from policies.limits import PLANNED
+
+_LEVELS: Final = frozenset(("hot_wallet_floor", "hot_wallet_target", "hot_wallet_cap", "largest_refill"))
+"""Compared as a wallet's band."""
 
 
 class Direction(StrEnum):
@@ -40,6 +45,7 @@ def changes(old: Bundle, new: Bundle) -> tuple[Change, ...]:
                 *_chains(old, new),
                 *_fees(old, new),
                 *_hot(old, new),
+                *_planned(old, new),
                 *_floors(old, new),
                 *_governance(old, new),
             )
@@ -108,6 +114,14 @@ def _hot(old: Bundle, new: Bundle) -> Iterator[Change]:
                 yield from _any(where, was, now)
             else:
                 yield from _number(where, getattr(was, name), getattr(now, name), _units(asset), more=Direction.WEAKER)
+
+
+def _planned(old: Bundle, new: Bundle) -> Iterator[Change]:
+    """What else our own moves go by: which direction is safer is not known, so each change is weaker."""
+    for name in sorted(PLANNED - _LEVELS):
+        was, now = (bundle.limits.get(name, {}) for bundle in (old, new))
+        for asset in _common(old, new):
+            yield from _any(f"limits.yaml {name}, {asset.symbol}", was.get(asset.symbol), now.get(asset.symbol))
 
 
 def _floors(old: Bundle, new: Bundle) -> Iterator[Change]:

@@ -21,7 +21,7 @@ from custody.rules.wallets import Tier
 from policies.bundle import Bundle
 from policies.proofs.symbols import Transfer
 from policies.rules_model import Compared, LimitName
-from policies.vocabulary import ATTRIBUTE, VOCABULARY, Choice, Flag, Polarity, Quantity
+from policies.vocabulary import ATTRIBUTE, VOCABULARY, Choice, Flag, Measure, Polarity, Quantity
 
 TIMEOUT: Final = 30_000
 """Milliseconds for one question; more is unknown, and unknown is a failure of what was to be proved."""
@@ -34,6 +34,8 @@ _TYPES: Final = {
     "role": Role,
     "asset": str,
 }
+_USD: Final = 10**6
+"""Micro-USD: a value that is not remarkable is shown as one dollar."""
 _FIRST: Final = ("from", "to", "to_tier", "purpose", "owner", "role", "asset")
 
 
@@ -140,6 +142,8 @@ class Questions:
     def _units(self, transfer: Transfer, fact: Quantity) -> int:
         units, edges = transfer.quantities[fact.name], self.space.edges[fact.name]
         ordered: Sequence[int] = edges if fact.polarity is Polarity.MORE else edges[::-1]
+        if fact.measure is Measure.USD and self._settle(units == _USD):
+            return _USD
         for edge in ordered:
             if self._settle(units == edge):
                 return edge

@@ -8,6 +8,7 @@ from enum import StrEnum
 import z3  # type: ignore[import-untyped]
 
 from policies.bundle import Bundle
+from policies.limits import PLANNED
 from policies.proofs.examples import Questions, Space
 from policies.proofs.losses import losses
 from policies.proofs.symbols import Answer, Transfer
@@ -48,13 +49,9 @@ def idle(bundle: Bundle) -> Iterator[Idle]:
             yield found
         elif rule.automatic_when and not questions.is_possible(answer.automatic, answer.matches[rule.id]):
             yield Idle(f"{rule.id}.automatic_when", Idleness.DEAD, "nothing that matches it ever goes by itself")
-    used = {name for rule in bundle.rules for name in _limits(rule)} | _LEVELS
+    used = {name for rule in bundle.rules for name in _limits(rule)} | PLANNED
     for name in sorted(bundle.limits.keys() - used):
         yield Idle(f"limit {name}", Idleness.UNUSED, "no rule names it")
-
-
-_LEVELS = {"hot_wallet_floor", "hot_wallet_target", "hot_wallet_cap", "largest_refill"}
-"""Limits that rebalancing reads too."""
 
 
 def _limits(rule: PolicyRule) -> Iterator[str]:

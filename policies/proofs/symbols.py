@@ -189,14 +189,15 @@ class Answer:
     @cached_property
     def slots(self) -> z3.ArithRef:
         """People that the groups' thresholds ask for together; one person fills one slot."""
-        return z3.Sum([z3.IntVal(0), *(self._count(group) for group in self.groups)])
+        return z3.Sum([z3.IntVal(0), *(self.count(group) for group in self.groups)])
 
     @cached_property
     def groups_asked(self) -> z3.ArithRef:
         """How many groups are asked."""
         return z3.Sum([z3.IntVal(0), *(z3.If(self.asks(group, 1), 1, 0) for group in self.groups)])
 
-    def _count(self, group: str) -> z3.ArithRef:
+    def count(self, group: str) -> z3.ArithRef:
+        """How many of a group are asked for."""
         count = z3.IntVal(0)
         for needed in self.groups[group]:
             count = z3.If(self.asks(group, needed), needed, count)

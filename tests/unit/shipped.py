@@ -11,21 +11,15 @@ from policies.bundle import FILES, Bundle, from_json, load
 from policies.strict_yaml import Node
 
 SHIPPED: Final = Path(__file__).parents[2] / "policies" / "shipped"
-TOKENS: Final = {
-    "@usd_token@": "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed",
-    "@no_return_token@": "0xfB6916095ca1df60bB79Ce92cE3Ea74c37c5d359",
-}
 USD: Final = 10**6
 BTC: Final = 10**8
 DAY: Final = 86_400
 
 
 def write(folder: Path, **changed: str) -> Path:
-    """The shipped files in a folder of one's own, tokens put in; `changed` gives a file's whole text instead."""
+    """The shipped files in a folder of one's own; `changed` gives a file's whole text instead."""
     for name in FILES:
         text = changed.get(name, (SHIPPED / f"{name}.yaml").read_text(encoding="ascii"))
-        for token, address in TOKENS.items():
-            text = text.replace(token, address)
         (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
     return folder
 

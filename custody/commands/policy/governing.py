@@ -6,18 +6,18 @@ from typing import Annotated
 
 import typer
 
-from custody.commands.common import Home, home, out, read_signed, write_json
-from custody.rules.errors import InvalidInput, Unavailable
+from custody.commands.common import Home, home, out, read_signed_as, write_json
+from custody.rules.errors import Unavailable
 from custody.rules.governance import PolicyActivation
-from custody.rules.refusals import Rule
 from custody.rules.signatures import Signed
 
-app = typer.Typer(
-    help="Draft the activation of a policy bundle; activate it once its owners have signed.", no_args_is_help=True
-)
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    for name, command in (("draft", draft), ("activate", activate)):
+        app.command(name)(command)
 
 
-@app.command("draft")
 def draft(
     target: Annotated[Path, typer.Argument(help="Where to write the activation that owners sign.")],
     author: Annotated[str, typer.Option(help="The person who wrote the bundle; does not count as an owner who signs.")],
@@ -35,7 +35,6 @@ def draft(
     out.print(f"bundle 0x{bundle.hash.hex()}\nnow owners sign it: bulkhead sign {target}", markup=False)
 
 
-@app.command("activate")
 def activate(
     file: Annotated[Path, typer.Argument(help="An activation with its owners' signatures.")], home_option: Home = None
 ) -> None:
@@ -49,11 +48,8 @@ def activate(
     from custody.rules.typed import ZERO32
     from policies import activation
 
-    signed = read_signed(file)
-    if not isinstance(signed.message, PolicyActivation):
-        raise InvalidInput(file.name, Rule.MALFORMED, type(signed.message).__name__, "a PolicyActivation")
+    document = read_signed_as(file, PolicyActivation)
     deployment = open_deployment(home(home_option))
-    document = Signed(signed.message, signed.signatures)
     raise_if(activation.check(document, deployment.bundle, ZERO32, deployment.roster, wall_clock()))
     key = deployment.bundle.hash.hex()
     deployment.store.run(lambda work: work.documents.put(BUNDLE, key, deployment.bundle.to_json()))
