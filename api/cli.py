@@ -3,7 +3,7 @@
 
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,7 +12,7 @@ from custody.rules.refusals import Rule
 from custody.settings import home_folder
 
 if TYPE_CHECKING:
-    from api.client import ApiClient
+    from api.client import ApiClient, Json
 
 app = typer.Typer(help="The REST API.", no_args_is_help=True)
 _DAY = 86_400
@@ -77,6 +77,7 @@ def propose(
 ) -> None:
     """Sign a proposal as an API client and send it; its id alone goes to standard output, where it stands to the other."""
     from api.client import ApiClient
+    from custody.commands.common import read_password
     from custody.composing import read_genesis
     from custody.keyfiles import Ed25519Signer, open_pem
     from custody.rules.amounts import Amount
@@ -85,7 +86,7 @@ def propose(
     from custody.settings import Settings
     from policies.bundle import load
 
-    folder, password = home_folder(home), _password(password_file)
+    folder, password = home_folder(home), read_password(password_file)
     private, domain = open_pem(key, password), Domain(read_genesis(folder))
     moved = Amount.parse(load(Path(Settings.load(folder).bundle)).assets.get(asset), amount)
     api, name = ApiClient(url, client, private, domain), reference or f"by-hand-{secrets.token_hex(6)}"
@@ -115,7 +116,7 @@ def _time(api: "ApiClient") -> int:
         return wall_clock()
 
 
-def _tell_decision(told: dict[str, Any]) -> None:
+def _tell_decision(told: "Json") -> None:
     """What a dry run answers: the outcome, what is asked for, and each rule's first unmet condition."""
     outcome = told["decision"]["outcome"]
     typer.echo({"AUTOMATIC": "AUTOMATIC: nobody is asked", "DENY": "DENY"}.get(outcome, f"{outcome} {told['asks']}"))
@@ -123,10 +124,3 @@ def _tell_decision(told: dict[str, Any]) -> None:
         typer.echo(f"  {unmet['rule']} ({unmet['part']}): not {unmet['condition']}")
     for refusal in told["refusals"]:
         typer.echo(f"  refused: {refusal['rule']} {refusal['operands']}")
-
-
-def _password(file: Path | None) -> str:
-    if file is None:
-        answer: str = typer.prompt("Password", hide_input=True, err=True)
-        return answer
-    return file.read_text(encoding="utf-8").rstrip("\n")

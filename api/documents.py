@@ -5,7 +5,7 @@ Answers carry amounts twice: in the asset's own unit, and as `base_units`, both 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TypeVar
 
 from api.schemas import ApprovalIn, Closed, ProposalIn
 from custody.flows.inventory import Wallet
@@ -25,7 +25,8 @@ from custody.rules.statements import Statement
 from custody.rules.transfers import Transfer
 from custody.rules.typed import Struct
 
-Json = dict[str, Any]
+Json = dict[str, object]
+M = TypeVar("M", bound=Struct)
 
 
 def hexed(value: bytes) -> str:
@@ -67,7 +68,7 @@ def rejection_of(body: Closed) -> Signed[Rejection]:
 def balances(work: UnitOfWork, customer: str, assets: Assets) -> list[Json]:
     """What a customer has of each asset, available and held."""
     kinds = {"available": AccountKind.CUSTOMER_AVAILABLE, "held": AccountKind.CUSTOMER_HELD}
-    rows = []
+    rows: list[Json] = []
     for asset in assets:
         units = {name: work.journal.balance(Account(kind, customer), asset) for name, kind in kinds.items()}
         told = {name: money(asset, value) for name, value in units.items()}
@@ -222,7 +223,7 @@ def coverage_out(statement: Statement, assets: Assets) -> Json:
     }
 
 
-def typed_signed(kind: type[Struct], body: Closed) -> Signed[Any]:
+def typed_signed(kind: type[M], body: Closed) -> Signed[M]:
     """A signed document of a known kind. Raises InvalidInput."""
     return Signed.from_json(kind, body.model_dump())
 

@@ -8,13 +8,13 @@ as long as the process lives, so that a repetition hears what the first one hear
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from api.identity import Caller
 from custody.rules.refusals import Refusal, Refused, Rule
 
 _MOST: Final = 20_000
-Json = dict[str, Any]
+Json = dict[str, object]
 
 
 class Answers:

@@ -33,10 +33,8 @@ find_python() {
 
 # Debian splits ensurepip off into python3-venv. Then pip comes as Debian's own signed wheel, unpacked into our folder.
 pip_wheel() {
-    local python=$1 folder=$state/cache/pip wheel
-    for wheel in /usr/share/python-wheels/pip-*.whl "$folder"/root/usr/share/python-wheels/pip-*.whl; do
-        if [ -f "$wheel" ]; then printf '%s\n' "$wheel"; return; fi
-    done
+    local python=$1 folder=$state/cache/pip
+    if unpacked "$folder/root"; then return; fi
     say "this Python has no ensurepip: fetching Debian's python3-pip-whl into $folder"
     "$python" -B - "$folder" >&2 <<'PYTHON' || fail "no pip to be had: install python3-venv, or start from a Python that has pip"
 import platform, sys
@@ -48,18 +46,20 @@ apt.update()
 name = "python3-pip-whl"
 apt.unpack(apt.closure(name), folder / "root", lambda package: package.name == name)
 PYTHON
-    ls "$folder"/root/usr/share/python-wheels/pip-*.whl
+    unpacked "$folder/root" || fail "no pip in what was unpacked below $folder/root"
 }
+unpacked() { find "$1" -name 'pip-*.whl' -print -quit 2>/dev/null | grep .; }
 
 make_venv() {
-    local python
+    local python wheel
     python=$(find_python)
     say "$("$python" --version) at $python"
     if "$python" -c 'import ensurepip; ensurepip.version()' 2>/dev/null; then
         "$python" -m venv .venv
     else
+        wheel=$(pip_wheel "$python") # before there is a .venv: one without pip would be taken for whole
         "$python" -m venv --without-pip .venv
-        pip_wheel "$python" >.venv/.pip-wheel
+        printf '%s\n' "$wheel" >.venv/.pip-wheel
     fi
 }
 

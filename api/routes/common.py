@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """What every route is given: the parts, and a caller whose scope was checked."""
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from fastapi import Depends, Request
 
@@ -12,7 +12,7 @@ from api.parts import ApiParts
 from api.problems import Unauthenticated
 from custody.rules.refusals import Refusal, Rule
 
-Json = dict[str, Any]
+Json = dict[str, object]
 
 
 def _parts(request: Request) -> ApiParts:

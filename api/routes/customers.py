@@ -32,13 +32,13 @@ def get_customers(
     """Customers by id, with balances."""
     after, assets = cursors.read("customers", cursor), parts.kernel().assets
 
-    def read(work: UnitOfWork) -> tuple[list[Json], bool]:
+    def read(work: UnitOfWork) -> Json:
         ids = sorted(customer for customer in work.customers.ids() if after is None or customer > after)
-        page = [{"id": customer, "balances": balances(work, customer, assets)} for customer in ids[:limit]]
-        return page, len(ids) > limit
+        page, more = ids[:limit], len(ids) > limit
+        items = [{"id": customer, "balances": balances(work, customer, assets)} for customer in page]
+        return {"items": items, "next_cursor": cursors.make("customers", page[-1]) if more else None}
 
-    items, more = parts.store.read(read)
-    return {"items": items, "next_cursor": cursors.make("customers", items[-1]["id"]) if more else None}
+    return parts.store.read(read)
 
 
 @router.get("/{customer}")

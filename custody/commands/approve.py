@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from custody.commands.common import AsJson, Home, home, out, say_json
+from custody.commands.common import AsJson, Home, home, open_signer, out, say_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from custody.flows.kernel import Kernel
     from custody.flows.ports import Damaged
     from custody.flows.reviewing import Review
-    from custody.keyfiles import Signer
     from custody.rules.amounts import Assets
     from custody.rules.transfers import Transfer
 
@@ -47,7 +46,7 @@ def approve(
         out.print(line, markup=False)
     if not yes:
         typer.confirm("\nApprove exactly this?", abort=True)
-    signer = _open(key, password_file)
+    signer = open_signer(key, password_file)
     person = kernel.roster.people_by_key.get(signer.key)
     if person is None:
         raise Refused([Refusal(Rule.SIGNER_UNKNOWN, key=str(signer.key), want="a person of the newest roster")])
@@ -84,7 +83,7 @@ def reject(
     )
     if not yes:
         typer.confirm("\nReject it?", abort=True)
-    signer = _open(key, password_file)
+    signer = open_signer(key, password_file)
     message = Rejection(seen.digest, reason)
     signed = Signed(message, (signer.sign(kernel.roster.domain.digest(message)),))
     mine = who_rejects(signed, seen.transfer.intent, kernel.roster, now) == seen.transfer.intent.initiator
@@ -199,14 +198,3 @@ def _show(deployment: "Deployment", named: str) -> "tuple[Kernel, Review, int]":
     for line in review_words.tell(kernel, seen, now):
         out.print(line, markup=False)
     return kernel, seen, now
-
-
-def _open(key: Path, password_file: Path | None) -> "Signer":
-    from custody.keyfiles import open_key
-
-    password = (
-        password_file.read_text(encoding="utf-8").rstrip("\n")
-        if password_file
-        else typer.prompt("Password", hide_input=True)
-    )
-    return open_key(key, password)

@@ -3,7 +3,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 from rich.console import Console
@@ -20,6 +20,11 @@ from custody.rules.signatures import Signed
 from custody.rules.statements import Statement
 from custody.rules.typed import Struct
 from custody.settings import home_folder
+
+if TYPE_CHECKING:
+    from custody.keyfiles import Signer
+
+Kind = TypeVar("Kind", bound=Struct)
 
 Home = Annotated[
     str | None, typer.Option("--home", help="The deployment's folder; BULKHEAD_HOME or ./.bulkhead if not given.")
@@ -70,6 +75,25 @@ def read_signed(path: Path) -> Signed[Struct]:
     return Signed.from_json(kind, data)
 
 
+def read_signed_as(path: Path, kind: type[Kind]) -> Signed[Kind]:
+    """Read a signed document of one kind. Raises InvalidInput naming the file, the kind that it holds and the one wanted."""
+    found = read_signed(path)
+    if not isinstance(found.message, kind):
+        raise InvalidInput(path.name, Rule.MALFORMED, type(found.message).__name__, f"a signed {kind.__name__}")
+    return Signed(found.message, found.signatures)
+
+
+def read_hash(text: str, field: str) -> bytes:
+    """32 bytes that a person typed in hex, with or without 0x. Raises InvalidInput naming the field."""
+    try:
+        raw = bytes.fromhex(text.removeprefix("0x"))
+    except ValueError:
+        raw = b""
+    if len(raw) != 32:
+        raise InvalidInput(field, Rule.MALFORMED, repr(text[:80]), "64 hex digits, with or without 0x")
+    return raw
+
+
 def write_json(path: Path, body: object) -> None:
     """Write a JSON file atomically."""
     fresh = path.with_name(path.name + ".fresh")
@@ -83,6 +107,13 @@ def read_password(file: Path | None) -> str:
         answer: str = typer.prompt("Password", hide_input=True, err=True)
         return answer
     return file.read_text(encoding="utf-8").rstrip("\n")
+
+
+def open_signer(key: Path, password_file: Path | None) -> "Signer":
+    """A person's keystore or a program's PEM file, opened with its password."""
+    from custody.keyfiles import open_key  # the key libraries load only here
+
+    return open_key(key, read_password(password_file))
 
 
 def say_json(body: object) -> None:

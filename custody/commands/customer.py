@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from custody.commands.common import AsJson, Home, home, out, read_password, say_json
+from custody.commands.common import AsJson, Home, home, open_signer, out, say_json
 from custody.rules.wallets import Chain
 
 app = typer.Typer(help="Customers, their deposit addresses and what they are owed.", no_args_is_help=True)
@@ -63,7 +63,6 @@ def enrol(
     """Show what would be signed, ask, sign, and record it; it ages from the attestor's first sight (cooling-off)."""
     from custody.bootstrap import open_deployment
     from custody.flows import proposals
-    from custody.keyfiles import open_key
     from custody.rules.certificates import Enrolment
     from custody.rules.facts import Destination
     from custody.rules.signatures import Signed
@@ -83,7 +82,7 @@ def enrol(
         out.print(line, markup=False)
     if not yes:
         typer.confirm("Sign exactly this?", abort=True)
-    signature = open_key(key, read_password(password_file)).sign(digest)
+    signature = open_signer(key, password_file).sign(digest)
     proposals.enrol(deployment.store, kernel, Signed(message, (signature,)), now)
     out.print(f"enrolled for {message.owner}", markup=False)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from custody.commands.approve import KeyFile, Password, Yes
-from custody.commands.common import Home, home, out, read_signed, write_json
+from custody.commands.common import Home, home, open_signer, out, read_hash, read_signed_as, write_json
 from custody.rules.errors import CustodyError, InvalidInput, Unavailable
 from custody.rules.governance import Freeze, Unfreeze
 from custody.rules.provenance import refusal_of
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from custody.bootstrap import Deployment
     from custody.flows.kernel import Kernel
     from custody.flows.ports import SeatPort
-    from custody.keyfiles import Signer
     from custody.rules.certificates import SeatHead
 
 app = typer.Typer(help="Stop a wallet, a customer, a chain or everything for hours, at every seat, by your own key.")
@@ -59,7 +58,7 @@ def freeze(
     out.print(f"\ngenesis  0x{domain.genesis.hex()}\ndigest   0x{domain.digest(message).hex()}", markup=False)
     if not yes:
         typer.confirm("Freeze exactly this?", abort=True)
-    signed = Signed(message, (_open(key, password_file).sign(domain.digest(message)),))
+    signed = Signed(message, (open_signer(key, password_file).sign(domain.digest(message)),))
     kept = file or home(home_option) / f"freeze-{message.struct_hash.hex()[:16]}.json"
     write_json(kept, signed.to_json())
     refusals = list(_carry(deployment, "freeze", kept, lambda seat: seat.freeze(signed)))
@@ -98,7 +97,7 @@ def draft(
     from custody.working import KernelReader
 
     deployment = open_deployment(home(home_option), read_only=True)
-    kernel, named = KernelReader(deployment)(), _digest(digest)
+    kernel, named = KernelReader(deployment)(), read_hash(digest, "freeze")
     message = deployment.store.read(lambda work: freezes.draft_unfreeze(work, kernel.roster, named, reason))
     write_json(target, Signed(message, ()).to_json())
     needed = kernel.roster.version.thresholds.unfreeze
@@ -115,10 +114,7 @@ def carry(
     from custody.flows import freezes
     from custody.working import KernelReader
 
-    found = read_signed(file)
-    if not isinstance(found.message, Unfreeze):
-        raise InvalidInput(file.name, Rule.MALFORMED, type(found.message).__name__, "an Unfreeze")
-    signed = Signed(found.message, found.signatures)
+    signed = read_signed_as(file, Unfreeze)
     deployment = open_deployment(home(home_option))
     reader = KernelReader(deployment)
     freezes.unfreeze(deployment.store, reader(), signed, reader.clock())
@@ -172,20 +168,3 @@ def _carry(
             yield refusal_of(error)
         else:
             out.print(f"seat {name} has it", markup=False)
-
-
-def _digest(text: str) -> bytes:
-    try:
-        found = bytes.fromhex(text.removeprefix("0x"))
-    except ValueError:
-        found = b""
-    if len(found) != 32:
-        raise InvalidInput("freeze", Rule.MALFORMED, text[:80], "0x and 64 hex digits")
-    return found
-
-
-def _open(key: Path, password_file: Path | None) -> "Signer":
-    from custody.keyfiles import open_key
-
-    given = password_file.read_text(encoding="utf-8").rstrip("\n") if password_file else None
-    return open_key(key, given if given is not None else typer.prompt("Password", hide_input=True))

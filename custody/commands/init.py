@@ -6,9 +6,8 @@ from typing import Annotated
 
 import typer
 
-from custody.commands.common import Home, home, out, read_signed, write_json
-from custody.rules.errors import InvalidInput
-from custody.rules.refusals import Rule, raise_if
+from custody.commands.common import Home, home, out, read_signed_as, write_json
+from custody.rules.refusals import raise_if
 from custody.rules.roster import RosterVersion, check_version, named_keys
 from custody.rules.signatures import Signed
 from custody.rules.typed import Domain
@@ -29,13 +28,11 @@ def init(
     from custody.parts import attestor, ledger_before_birth, relayer, seats
     from custody.settings import Settings
 
-    signed = read_signed(roster)
-    if not isinstance(signed.message, RosterVersion):
-        raise InvalidInput(roster.name, Rule.MALFORMED, type(signed.message).__name__, "a RosterVersion")
+    signed = read_signed_as(roster, RosterVersion)
     folder = home(home_option)
     settings = Settings.load(folder)
     parts: list[Part] = [*seats(settings).values(), attestor(settings), relayer(settings)]
-    complete = machines_sign(Signed(signed.message, signed.signatures), parts)
+    complete = machines_sign(signed, parts)
     write_json(roster, complete.to_json())
     born = found(ledger_before_birth(settings), complete, parts, wall_clock())
     (folder / GENESIS).write_text(f"0x{born.domain.genesis.hex()}\n", encoding="ascii")
@@ -65,9 +62,7 @@ def draft(
 @roster_app.command("show")
 def show(file: Annotated[Path, typer.Argument(help="A roster document.")]) -> None:
     """Who is named, and who has signed so far (version 1)."""
-    signed = read_signed(file)
-    if not isinstance(signed.message, RosterVersion):
-        raise InvalidInput(file.name, Rule.MALFORMED, type(signed.message).__name__, "a RosterVersion")
+    signed = read_signed_as(file, RosterVersion)
     signers = signed.signers(Domain(signed.message.struct_hash))
     for name, keys in named_keys(signed.message).items():
         out.print(f"{'signed ' if signers & set(keys) else 'missing'}  {name}", markup=False)

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from custody.commands.common import Home, home, out, read_json, read_signed, write_json
-from custody.rules.errors import InvalidInput
+from custody.commands.common import Home, home, out, read_json, read_signed_as, write_json
 from custody.rules.refusals import Refusal, Refused, Rule
 
 if TYPE_CHECKING:
@@ -95,15 +94,12 @@ def void(file: Annotated[Path, typer.Argument(help="A Void with its signatures."
     from custody.bootstrap import open_deployment
     from custody.flows import payouts
     from custody.rules.intents import Void
-    from custody.rules.signatures import Signed
     from custody.working import KernelReader
 
-    signed = read_signed(file)
-    if not isinstance(signed.message, Void):
-        raise InvalidInput(file.name, Rule.MALFORMED, type(signed.message).__name__, "a Void")
+    signed = read_signed_as(file, Void)
     deployment = open_deployment(home(home_option))
     reader = KernelReader(deployment)
-    permit = payouts.void(deployment.store, reader(), Signed(signed.message, signed.signatures), reader.clock())
+    permit = payouts.void(deployment.store, reader(), signed, reader.clock())
     out.print(
         f"anchor {permit.reservation.anchor.reference} is to die; {len(permit.intents)} transfers wait for it",
         markup=False,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from custody.commands.common import Home, home, out, read_signed, write_json
+from custody.commands.common import Home, home, open_signer, out, read_hash, read_signed, write_json
 from custody.rules.roster import RosterVersion
 from custody.rules.signatures import Signed
 from custody.rules.typed import Domain, Struct
@@ -27,8 +27,6 @@ def sign(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask: you have read it.")] = False,
 ) -> None:
     """Show what would be signed, recompute its digest from the fields, ask, sign, and write the signature into the file."""
-    from custody.keyfiles import open_key  # the key libraries load only here
-
     signed = read_signed(file)
     domain = _domain(signed, genesis, home_option)
     for line in lines(signed.message):
@@ -36,12 +34,7 @@ def sign(
     out.print(f"\ngenesis  0x{domain.genesis.hex()}\ndigest   0x{domain.digest(signed.message).hex()}", markup=False)
     if not yes:
         typer.confirm("Sign exactly this?", abort=True)
-    password = (
-        password_file.read_text(encoding="utf-8").rstrip("\n")
-        if password_file
-        else typer.prompt("Password", hide_input=True)
-    )
-    signature = open_key(key, password).sign(domain.digest(signed.message))
+    signature = open_signer(key, password_file).sign(domain.digest(signed.message))
     write_json(file, signed.joined([signature]).to_json())
     out.print(f"signed by {signature.key}", markup=False)
 
@@ -50,7 +43,7 @@ def _domain(signed: Signed[Struct], genesis: str | None, home_option: str | None
     if isinstance(signed.message, RosterVersion) and signed.message.version == 1:
         return Domain(signed.message.struct_hash)  # version 1 is its own salt
     if genesis is not None:
-        return Domain(bytes.fromhex(genesis.removeprefix("0x")))
+        return Domain(read_hash(genesis, "genesis"))
     from custody.bootstrap import read_genesis
 
     return Domain(read_genesis(home(home_option)))

@@ -6,9 +6,8 @@ from typing import Annotated
 
 import typer
 
-from custody.commands.common import Home, home, out, read_json, read_signed, say_json
-from custody.rules.errors import InvalidInput
-from custody.rules.refusals import Rule, raise_if
+from custody.commands.common import Home, home, out, read_hash, read_json, read_signed_as, say_json
+from custody.rules.refusals import raise_if
 from custody.rules.roster import Roster, RosterVersion
 from custody.rules.signatures import Signed
 from custody.rules.statements import Statement
@@ -39,11 +38,8 @@ def verify(
     """Check one with no network: the attestor's signature under genesis, and law 2's arithmetic for every asset."""
     from custody.attestor import verify_statement
 
-    signed = read_signed(file)
-    if not isinstance(signed.message, Statement):
-        raise InvalidInput(file.name, Rule.MALFORMED, type(signed.message).__name__, "a Statement")
-    statement = Signed(signed.message, signed.signatures)
-    raise_if(verify_statement(statement, _roster(roster, genesis, home_option)))
+    signed = read_signed_as(file, Statement)
+    raise_if(verify_statement(signed, _roster(roster, genesis, home_option)))
     for row in signed.message.coverage:
         owed = row.available + row.held + row.suspense
         out.print(
@@ -61,18 +57,7 @@ def _roster(file: Path | None, genesis: str | None, home_option: str | None) -> 
 
     if file is None:
         return open_deployment(home(home_option), read_only=True).roster
-    trusted = _genesis(genesis) if genesis else read_genesis(home(home_option))
+    trusted = read_hash(genesis, "genesis") if genesis else read_genesis(home(home_option))
     document = read_json(file)
     Signed.from_json(RosterVersion, document)
     return roster_from([document], trusted, wall_clock())
-
-
-def _genesis(text: str) -> bytes:
-    """32 bytes typed by a person. Raises InvalidInput."""
-    try:
-        raw = bytes.fromhex(text.removeprefix("0x"))
-    except ValueError:
-        raw = b""
-    if len(raw) != 32:
-        raise InvalidInput("genesis", Rule.MALFORMED, repr(text[:80]), "64 hex digits")
-    return raw

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import typer
 
-from custody.commands.common import Home, home, out, read_signed, write_json
+from custody.commands.common import Home, home, out, read_signed_as, write_json
 from custody.rules.certificates import WalletCertificate
-from custody.rules.errors import InvalidInput, Unavailable
-from custody.rules.refusals import Refused, Rule
+from custody.rules.errors import Unavailable
+from custody.rules.refusals import Refused
 from custody.rules.signatures import Signed
 from custody.rules.wallets import Chain, Tier
 
@@ -45,11 +45,9 @@ def create(
     from custody.birthing import create_wallet, show_heads
     from custody.bootstrap import open_deployment
 
-    signed = read_signed(file)
-    if not isinstance(signed.message, WalletCertificate):
-        raise InvalidInput(file.name, Rule.MALFORMED, type(signed.message).__name__, "a WalletCertificate")
+    signed = read_signed_as(file, WalletCertificate)
     deployment = open_deployment(home(home_option))
-    where = create_wallet(deployment, Signed(signed.message, signed.signatures))
+    where = create_wallet(deployment, signed)
     out.print(
         f"accepted by {signed.message.n} seats; {signed.message.label} on {signed.message.chain}: {where}", markup=False
     )

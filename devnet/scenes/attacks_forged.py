@@ -33,6 +33,7 @@ from devnet.birth import EVM
 from devnet.scenes.attacks import Attacker, refused
 from devnet.scenes.attacks_people import PAID
 from devnet.scenes.desk import Desk, find
+from devnet.scenes.handed import next_anchor
 from devnet.scenes.stage import Stage
 from devnet.story import Story
 
@@ -52,13 +53,9 @@ def forged(stage: Stage, story: Story) -> None:
     before = attacker.positions()
     for (what, rule, request), (name, seat) in zip(_forgeries(forge), cycle(attacker.seats.items()), strict=False):
         refused(story, f"seat {name}", what, rule, lambda seat=seat, request=request: seat.sign(request))  # type: ignore[misc]
-    signer = forge.who_signed()
-    seat = attacker.seats[signer]
-    for what, rule, request in (
-        ("alice's paid proposal once more", Rule.PROPOSAL_BOUND, forge.request(forge.transfer(forge.paid.proposal))),
-        ("the statement of a paid payout, replayed", Rule.SEQUENCE, forge.replayed()),
-    ):
-        refused(story, f"seat {signer}, which signed it then", what, rule, lambda request=request: seat.sign(request))  # type: ignore[misc]
+    signer, again = forge.who_signed(), forge.request(forge.transfer(forge.paid.proposal))
+    seat, what = attacker.seats[signer], "alice's paid proposal once more"
+    refused(story, f"seat {signer}, which signed it then", what, Rule.PROPOSAL_BOUND, lambda: seat.sign(again))
     _empty_account(story, forge, empty)
     story.claim("nothing was signed: no seat's journal moved", attacker.positions() == before)
 
@@ -84,9 +81,7 @@ class _Forge:
     @cached_property
     def anchor(self) -> Anchor:
         """The hot Safe's next nonce."""
-        wallet, chain = self.stage.deployment.hot_wallet(EVM), self.attacker.desk.worker.chains[EVM]
-        payment = self._payment(self.paid.intent)
-        return chain.next_anchor(wallet.name, wallet.certificate, [payment], frozenset()).anchor
+        return next_anchor(self.attacker.desk, find(self.stage, PAID)).anchor
 
     @cached_property
     def statement(self) -> Signed[Statement]:
@@ -128,11 +123,6 @@ class _Forge:
     def unasked(self) -> Request:
         """A payment with no transfer behind it at all."""
         return self._asked([Call("", Account.create().address, UNITS, b"")], self.statement, ())
-
-    def replayed(self) -> Request:
-        """A true statement, used before, under a new payload."""
-        old = self.attacker.asked(self.permit.reservation.anchor).statement
-        return self.request(self.transfer(self.proposal("backend")), statement=old)
 
     def self_attested(self) -> Request:
         """Everything as it should be, but that the attacker's own key says so."""

@@ -20,7 +20,6 @@ from custody.chains.bitcoin.scripts import script_pubkey
 from custody.chains.evm.leaves import Call, payment_call, safe_tx
 from custody.flows.authorization import SigningPermit
 from custody.rules.approvals import Approval
-from custody.rules.payments import Reservation
 from custody.rules.payouts import PsbtPayload, SafeTx
 from custody.rules.refusals import Rule
 from custody.rules.seat_request import Request
@@ -31,6 +30,7 @@ from devnet.contracts import call_data
 from devnet.scenes.attacks import Attacker, refused
 from devnet.scenes.attacks_people import COINS, LARGE, SMALL
 from devnet.scenes.desk import Desk, find
+from devnet.scenes.handed import next_anchor
 from devnet.scenes.stage import Stage
 from devnet.story import Story
 
@@ -185,22 +185,15 @@ def _two_anchors(
     attacker.step(["hot-1", "hot-2"])
     attestor, seat = stage.attestor, attacker.seats["hot-1"]
     for permit, request in payouts:
-        first = permit.permit.reservation
-        chain = attacker.chain(first.anchor)
         if isinstance(request.payload, SafeTx):
             second = attacker.next_nonce(permit.permit)
             payload = replace(request.payload, nonce=int(second.reference))
             other = replace(request, payload=payload)
             where = "nonce"
         else:
-            free: Reservation = chain.next_anchor(
-                permit.wallet.name,
-                permit.wallet.certificate,
-                permit.payments,
-                set(first.references),
-                lambda asked: stage.deployment.store.read(lambda work: work.deposits.credited(BITCOIN, asked)),
-            )
-            other = replace(request, payload=chain.build(permit.wallet.certificate, free, permit.payments).payload)
+            free = next_anchor(attacker.desk, find(stage, COINS))
+            built = attacker.chain(free.anchor).build(permit.wallet.certificate, free, permit.payments)
+            other = replace(request, payload=built.payload)
             second, where = free.anchor, "coin"
         intents = permit.permit.intents
         what = f"another {where} for what two seats signed"

@@ -20,14 +20,14 @@ from custody.flows.authorization import Withheld, authorize
 from custody.keyfiles import Secp256k1Signer
 from custody.rules.approvals import Approval
 from custody.rules.ledger import canonical
-from custody.rules.payments import Payment, Reservation
+from custody.rules.payments import Reservation
 from custody.rules.refusals import Refused, Rule
 from custody.rules.transfers import Status, Transfer
-from custody.rules.wallets import Address, Chain
 from devnet.birth import EVM
 from devnet.scenes.attacks import Attacker, claim_seats, refused
 from devnet.scenes.attacks_people import PAID, STAFF_WITHDRAWS
 from devnet.scenes.desk import DAY, Desk, find, outcome
+from devnet.scenes.handed import next_anchor
 from devnet.scenes.stage import Stage
 from devnet.story import Story
 
@@ -144,12 +144,8 @@ def _refused_by_authorize(stage: Stage, story: Story, attacker: Attacker, waitin
 
 def _forged_permit(stage: Stage, story: Story, attacker: Attacker, waiting: Transfer) -> None:
     """The strongest row: a permit that authorize never made. The worker believes it; nobody who signs does."""
-    desk, intent, chain = attacker.desk, waiting.intent, attacker.desk.worker.chains[EVM]
-    wallet, taken = stage.deployment.hot_wallet(EVM), frozenset[str]()
-    destination = Address(Chain(intent.chain), intent.destination)
-    payment = Payment(waiting.digest, intent.asset, intent.amount, destination)
-    reservation = chain.next_anchor(wallet.name, wallet.certificate, [payment], taken)
-    with altered(stage.world.net.home / "ledger.db", _permit(waiting, reservation)):
+    desk = attacker.desk
+    with altered(stage.world.net.home / "ledger.db", _permit(waiting, next_anchor(desk, waiting))):
         flow.step(desk.worker)
         claim_seats(story, "a permit put into the tables", desk.now(waiting), Rule.QUORUM_NOT_REACHED)
 
