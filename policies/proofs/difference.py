@@ -102,6 +102,19 @@ def difference(old: Bundle, new: Bundle) -> Difference:
     return Difference(old.hash, new.hash, shifts, documents, words, governed, tuple(walk.unknown))
 
 
+def loosens(old: Bundle, new: Bundle) -> bool:
+    """Whether anything is loosened, or it is not known that nothing is: the verdict of `difference` without its examples."""
+    symbols = {asset.symbol for asset in old.assets} & {asset.symbol for asset in new.assets}
+    if not symbols or any(change.direction is Direction.WEAKER for change in changes(old, new)):
+        return True
+    transfer = Transfer(symbols)
+    lost = losses(Answer(old, transfer), Answer(new, transfer))
+    try:
+        return Questions(Space((old, new), transfer)).is_possible(z3.Or(*lost.values()))
+    except Unavailable:
+        return True
+
+
 class _Walk:
     """Both bundles over one symbolic transfer."""
 

@@ -14,6 +14,8 @@ from custody.rules.requirement import exact_span
 from policies.bundle import Bundle
 from policies.claims import Claim
 from policies.limits import PLANNED
+from policies.refinement import rule_loosened
+from policies.rules_model import Kind
 
 _LEVELS: Final = frozenset(("hot_wallet_floor", "hot_wallet_target", "hot_wallet_cap", "largest_refill"))
 """Compared as a wallet's band."""
@@ -46,6 +48,7 @@ def changes(old: Bundle, new: Bundle) -> tuple[Change, ...]:
                 *_fees(old, new),
                 *_hot(old, new),
                 *_planned(old, new),
+                *_guards(old, new),
                 *_floors(old, new),
                 *_governance(old, new),
             )
@@ -153,6 +156,25 @@ def _governance(old: Bundle, new: Bundle) -> Iterator[Change]:
         "governance.yaml claims.people", was.claims_people, now.claims_people, str, more=Direction.STRICTER
     )
     yield from _claims(old, new)
+
+
+def _guards(old: Bundle, new: Bundle) -> Iterator[Change]:
+    """A rule that goes or reads looser is weaker even where no answer changes today.
+
+    It stood against a permit to come, or beside another rule that asks the same: whoever wants a wall open takes the spare bricks
+    first. A rule under another name is the same rule.
+    """
+    for rule in old.rules:
+        others = [other for other in new.rules if other.kind is rule.kind]
+        if not others or all(rule_loosened(rule, other) for other in others):
+            same = next((other for other in others if other.id == rule.id), None)
+            if same is not None or rule.kind is not Kind.PERMIT:
+                how = (
+                    "gone"
+                    if same is None
+                    else "; ".join(told.partition(rule.id)[2].strip() for told in rule_loosened(rule, same))
+                )
+                yield Change(Direction.WEAKER, f"rules.yaml {rule.id}", "as it was", how)
 
 
 def _claims(old: Bundle, new: Bundle) -> Iterator[Change]:
