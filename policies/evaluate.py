@@ -16,7 +16,7 @@ from custody.rules.requirement import Decision, Floors, Outcome, Requirement, Ru
 from custody.rules.wallets import Tier
 from custody.rules.words import span
 from policies.rules_model import Comparator, Compared, Condition, Kind, LimitName, Limits, OneOf, PolicyRule
-from policies.vocabulary import ATTRIBUTE, AXIOMS, VOCABULARY, Among, Axiom, Choice, Flag, Is, NotBelow
+from policies.vocabulary import ATTRIBUTE, AXIOMS, VOCABULARY, Among, Axiom, Choice, Flag, Is, NotBelow, Quantity
 
 __all__ = ["Policy", "stricter"]
 
@@ -39,17 +39,51 @@ _TYPES: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Compiled:
-    """One rule as closures, each beside the answer it gives where it does not hold."""
+_WORDS: Final = attrgetter(*(ATTRIBUTE[name] for name, fact in VOCABULARY.items() if not isinstance(fact, Quantity)))
+_NUMBERS: Final = attrgetter(*(ATTRIBUTE[name] for name, fact in VOCABULARY.items() if isinstance(fact, Quantity)))
+_FRAMES: Final = 4096
+_DECISIONS: Final = 1024
+"""How many frames a policy remembers, and how many decisions each of them; beyond it all are forgotten and worked out again."""
+_HOLDS: Final = -1
 
-    rule: PolicyRule
-    when: tuple[tuple[Test, Unmet], ...]
-    automatic_when: tuple[tuple[Test, Unmet], ...]
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """What is left of one part of a rule once words and flags are known: tests of quantities, and what fails after them, if it does.
+
+    Each test stands beside the place of its `Unmet`, which is what is answered where it is the first that does not hold.
+    """
+
+    tests: tuple[tuple[Test, int], ...]
+    end: int
+
+    def first_unmet(self, facts: Facts) -> int:
+        """The place of the first condition that does not hold, in the order of the rule; `_HOLDS` where all do."""
+        for test, place in self.tests:
+            if not test(facts):
+                return place
+        return self.end
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """Everything about a transfer that its words and flags settle; the same for every amount, value and age.
+
+    `parts` are all rules' parts in order, `left` those of them that quantities still decide. A decision depends on nothing but what
+    these answer, so it is remembered by that.
+    """
+
+    possible: bool
+    parts: tuple[_Open, ...]
+    left: tuple[_Open, ...]
+    decisions: dict[tuple[int, ...], Decision]
 
 
 class Policy:
-    """One bundle's rules in force. Immutable; safe to share; the same facts give the same decision for ever."""
+    """One bundle's rules in force. Immutable; safe to share; the same facts give the same decision for ever.
+
+    What it remembers between transfers is a function of the bundle alone: it makes an answer quicker and never another one.
+    """
 
     def __init__(
         self, rules: tuple[PolicyRule, ...], limits: Limits, floors: Floors, assets: Assets, bundle: bytes
@@ -60,7 +94,16 @@ class Policy:
         self._limits = limits
         self._types = tuple(_type_test(name, frozenset(asset.symbol for asset in assets)) for name in VOCABULARY)
         self._axioms = tuple((_axiom_test(axiom), axiom.why) for axiom in AXIOMS)
-        self._compiled = tuple(self._compile(rule) for rule in sorted(rules, key=lambda rule: rule.id))
+        self._of_numbers = tuple(_axiom_test(axiom) for axiom in AXIOMS if isinstance(axiom.then, NotBelow))
+        self._of_words = tuple(_axiom_test(axiom) for axiom in AXIOMS if not isinstance(axiom.then, NotBelow))
+        self._ordered = tuple(sorted(rules, key=lambda rule: rule.id))
+        self._unmet: list[Unmet] = []
+        self._parts = tuple(
+            tuple(self._compiled(rule, name, condition) for condition in getattr(rule, name))
+            for rule in self._ordered
+            for name in ("when", "automatic_when")
+        )
+        self._frames: dict[object, _Frame] = {}
 
     def words_of(self, rule: str) -> RuleWords | None:
         """See `PolicyInForce`."""
@@ -72,29 +115,80 @@ class Policy:
 
     def evaluate(self, facts: Facts) -> Decision:
         """Decide one transfer. Semantics 1 to 4 of the language; never raises for a fact, which denies instead."""
-        if faults := self._faults(facts):
-            return self._decide(Outcome.DENY, None, faults=faults)
+        for value in _NUMBERS(facts):
+            if type(value) is not int or not 0 <= value <= UINT256_MAX:
+                return self._impossible(facts)
+        frame = self._frame(facts)
+        if frame is None or not frame.possible:
+            return self._impossible(facts)
+        for holds in self._of_numbers:
+            if not holds(facts):
+                return self._impossible(facts)
+        found = tuple([part.first_unmet(facts) for part in frame.left])
+        decision = frame.decisions.get(found)
+        if decision is None:
+            if len(frame.decisions) >= _DECISIONS:
+                frame.decisions.clear()
+            frame.decisions[found] = decision = self._conclude([part.first_unmet(facts) for part in frame.parts])
+        return decision
+
+    def _impossible(self, facts: Facts) -> Decision:
+        """Facts that are missing, of another type, or impossible beside each other. Axioms are asked of well-typed facts only."""
+        wrong = tuple(fault for fault in (test(facts) for test in self._types) if fault)
+        faults = wrong or tuple(why for holds, why in self._axioms if not holds(facts))
+        return self._decide(Outcome.DENY, None, faults=faults)
+
+    def _frame(self, facts: Facts) -> _Frame | None:
+        """What words and flags settle; None where one of them is of another type, or no word."""
+        words = _WORDS(facts)
+        key = (
+            words,
+            tuple(map(type, words)),
+        )  # types too: 1 is no flag and "usd" no purpose, though Python calls them equal
+        try:
+            frame = self._frames.get(key)
+        except TypeError:  # what cannot even be looked up is no word
+            return None
+        if frame is not None:
+            return frame
+        if any(test(facts) for test in self._types):
+            return None
+        parts = tuple(self._open(part, facts) for part in self._parts)
+        frame = _Frame(
+            all(holds(facts) for holds in self._of_words), parts, tuple(part for part in parts if part.tests), {}
+        )
+        if len(self._frames) >= _FRAMES:
+            self._frames.clear()
+        self._frames[key] = frame
+        return frame
+
+    def _open(self, part: tuple[tuple[Condition, Test, int], ...], facts: Facts) -> _Open:
+        tests: list[tuple[Test, int]] = []
+        for condition, test, place in part:
+            if isinstance(condition, Compared):
+                tests.append((test, place))
+            elif not test(facts):
+                return _Open(tuple(tests), place)
+        return _Open(tuple(tests), _HOLDS)
+
+    def _conclude(self, found: list[int]) -> Decision:
+        """The decision by each part's first unmet condition, which is all that it depends on; two parts a rule, in order."""
         matched: list[PolicyRule] = []
         unmet: list[Unmet] = []
         automatic = True
-        for compiled in self._compiled:
-            first = _first_unmet(compiled.when, facts)
-            if first is not None:
-                unmet.append(first)
+        for rule, when, by_itself in zip(self._ordered, found[::2], found[1::2], strict=True):
+            if when != _HOLDS:
+                unmet.append(self._unmet[when])
                 continue
-            matched.append(compiled.rule)
-            if compiled.rule.kind is Kind.REQUIRE:
+            matched.append(rule)
+            if rule.kind is Kind.REQUIRE:
                 automatic = False  # whatever asks for more asks for people
-            elif compiled.rule.kind is Kind.PERMIT and compiled.automatic_when:
-                first = _first_unmet(compiled.automatic_when, facts)
-                if first is not None:
+            elif rule.kind is Kind.PERMIT and rule.automatic_when:
+                if by_itself != _HOLDS:
                     automatic = False
-                    unmet.append(first)
-            elif compiled.rule.kind is Kind.PERMIT:
+                    unmet.append(self._unmet[by_itself])
+            elif rule.kind is Kind.PERMIT:
                 automatic = False
-        return self._conclude(matched, unmet, automatic=automatic)
-
-    def _conclude(self, matched: list[PolicyRule], unmet: list[Unmet], *, automatic: bool) -> Decision:
         ids = tuple(rule.id for rule in matched)
         denied_by = tuple(rule.id for rule in matched if rule.kind is Kind.DENY)
         permitted = any(rule.kind is Kind.PERMIT for rule in matched)
@@ -121,16 +215,9 @@ class Policy:
     ) -> Decision:
         return Decision(outcome, requirement, matched, denied_by, unmet, faults, (self.hash,))
 
-    def _faults(self, facts: Facts) -> tuple[str, ...]:
-        if wrong := [fault for fault in (test(facts) for test in self._types) if fault]:
-            return tuple(wrong)  # axioms are asked of well-typed facts only
-        return tuple(why for holds, why in self._axioms if not holds(facts))
-
-    def _compile(self, rule: PolicyRule) -> _Compiled:
-        def part(name: str, conditions: tuple[Condition, ...]) -> tuple[tuple[Test, Unmet], ...]:
-            return tuple((self._test(condition), Unmet(rule.id, name, str(condition))) for condition in conditions)
-
-        return _Compiled(rule, part("when", rule.when), part("automatic_when", rule.automatic_when))
+    def _compiled(self, rule: PolicyRule, part: str, condition: Condition) -> tuple[Condition, Test, int]:
+        self._unmet.append(Unmet(rule.id, part, str(condition)))
+        return condition, self._test(condition), len(self._unmet) - 1
 
     def _test(self, condition: Condition) -> Test:
         if isinstance(condition, OneOf):
@@ -144,13 +231,6 @@ class Policy:
             by_asset = self._limits[bound.name]
             return lambda facts: holds(get(facts), by_asset[facts.asset or ""])
         return lambda facts: holds(get(facts), bound)
-
-
-def _first_unmet(conditions: tuple[tuple[Test, Unmet], ...], facts: Facts) -> Unmet | None:
-    for test, unmet in conditions:
-        if not test(facts):
-            return unmet
-    return None
 
 
 def _among(fact: str, words: tuple[str | None, ...]) -> Test:
