@@ -112,13 +112,20 @@ def rule_loosened(old: PolicyRule, new: PolicyRule) -> tuple[str, ...]:
     """How a rule under the same id is not plainly as strict as before; empty where it is."""
     asked, automatic = dict(new.approvals), new.automatic_when
     found = {
-        "matches otherwise": old.kind is not new.kind or _set(old.when) != _set(new.when),
+        "matches otherwise": old.kind is not new.kind or not _matches_as_much(old, new),
         "asks for fewer": any(asked.get(group, 0) < needed for group, needed in old.approvals),
         "waits less": new.delay < old.delay,
         "lets more go by itself": automatic
         and (not old.automatic_when or not all(_kept(condition, automatic) for condition in old.automatic_when)),
     }
     return tuple(f"rules.yaml: {old.id} {what}" for what, so in found.items() if so)
+
+
+def _matches_as_much(old: PolicyRule, new: PolicyRule) -> bool:
+    """A permit matches the very same; a require or a deny whatever it did, and perhaps more."""
+    if old.kind is Kind.PERMIT:
+        return _set(old.when) == _set(new.when)
+    return all(_kept(condition, old.when) for condition in new.when)
 
 
 def _kept(condition: Condition, conditions: tuple[Condition, ...]) -> bool:
