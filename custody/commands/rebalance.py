@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from custody.commands.common import Home, home, out, read_password
+from custody.commands.common import Home, home, open_signer, out
 
 app = typer.Typer(help="Hot wallets above their cap overflow into cold, below their floor a refill is proposed.")
 
@@ -29,11 +29,10 @@ def rebalance(
     from custody.balancing import balance_forever, line_of, open_rebalancer
     from custody.bootstrap import open_deployment
     from custody.flows.rebalancing_cycle import cycle
-    from custody.keyfiles import open_key
 
     deployment = open_deployment(home(home_option), read_only=dry_run)
     _ = deployment.activated
-    parts = open_rebalancer(deployment, open_key(key, read_password(password_file)))
+    parts = open_rebalancer(deployment, open_signer(key, password_file))
     if every is None:
         lines = cycle(parts, dry=dry_run)
         for line in lines:

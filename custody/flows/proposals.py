@@ -6,7 +6,7 @@ permit is recorded nothing here frees a hold any more (TRUST.md, "One anchor per
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -14,15 +14,17 @@ from custody.flows.enrolments import check_new
 from custody.flows.facts import decide, gather, usd_of
 from custody.flows.kernel import Kernel, Outside, ask_outside, check_frozen
 from custody.flows.ports import Store, UnitOfWork
+from custody.flows.reversals import check_reversed
 from custody.flows.routes import Route, find_route
 from custody.rules import holds, words
 from custody.rules.approvals import Approval, check_approval, count, satisfied
 from custody.rules.certificates import Enrolment
+from custody.rules.decisions import DecisionRecord, What
 from custody.rules.errors import InvalidInput
 from custody.rules.facts import Facts
 from custody.rules.hold_origins import proposer_of, who_rejects
 from custody.rules.intents import EXPIRY_MOST, Proposal, Rejection, TransferIntent
-from custody.rules.ledger import check_balances
+from custody.rules.ledger import Entry, check_balances, entry_text
 from custody.rules.origins import Hold, Release
 from custody.rules.provenance import refusal_of
 from custody.rules.refusals import Refusal, Refused, Rule, raise_if
@@ -43,13 +45,18 @@ _SIGNATURES: Final = "signatures"
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What a proposal would become now: its intent, who asks, what policy answers, who would be below zero, what freeze it waits for."""
+    """What a proposal would become now: its intent, who asks, what policy answers, who would be below zero, what freeze it waits for.
+
+    `facts` is everything that policy answered by, and `entry` what would be held, where that is something.
+    """
 
     intent: TransferIntent
     route: Route
     initiator: Person | ApiClient
     usd: int
+    facts: Facts
     decision: Decision
+    entry: Entry | None
     short: tuple[Refusal, ...]
     frozen: tuple[Refusal, ...] = ()
 
@@ -63,20 +70,51 @@ def propose(store: Store, kernel: Kernel, signed: Signed[Proposal], key: str, no
     Raises Refused: everything of `find_route`, of the initiator's
     signature, expired, insufficient_balance, idempotency_key_with_another_body, proposal_bound_to_another_intent; Unavailable.
     """
-    proposal = signed.message
-    initiator = _initiator(kernel, signed, now)
-    asked = proposal.struct_hash
+    found = prepare(store, kernel, signed, key, now, entropy)
+    return found if isinstance(found, Transfer) else record(store, kernel, found, now)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A proposal that was verified, routed, judged and hashed outside the transaction that records it. `digest` is its intent's."""
+
+    signed: Signed[Proposal]
+    key: str
+    outside: Outside
+    draft: Draft
+    digest: bytes
+
+
+def prepare(
+    store: Store, kernel: Kernel, signed: Signed[Proposal], key: str, now: int, entropy: bytes
+) -> Transfer | Prepared:
+    """Everything of `propose` that holds up no other writer, from a snapshot; or the transfer that it became before. Raises as it."""
+    initiator, asked = _initiator(kernel, signed, now), signed.message.struct_hash
     known = store.read(lambda work: _asked(work, initiator.id, key, asked))
     if known is not None:
         return known
-    outside = _outside(kernel, proposal, now)
-    transfer_id = uuid7(now * 1000, entropy)
+    outside, transfer_id = _outside(kernel, signed.message, now), uuid7(now * 1000, entropy)
+
+    def look(work: UnitOfWork) -> Transfer | Draft:
+        mine = _asked(work, initiator.id, key, asked)
+        return _draft(work, kernel, signed, initiator, outside, transfer_id, now) if mine is None else mine
+
+    found = store.read(look)
+    if isinstance(found, Transfer):
+        return found
+    if found.entry is not None:
+        entry_text(found.entry)  # so that it is known when it is appended
+    return Prepared(signed, key, outside, found, kernel.roster.domain.digest(found.intent))
+
+
+def record(store: Store, kernel: Kernel, prepared: Prepared, now: int) -> Transfer:
+    """Hold and record what was prepared, in one transaction, by everything that counts as it stands there. Raises as `propose`."""
 
     def work(work: UnitOfWork) -> Transfer:
-        if (mine := _asked(work, initiator.id, key, asked)) is not None:
+        asked = prepared.draft.intent.proposal
+        if (mine := _asked(work, prepared.draft.initiator.id, prepared.key, asked)) is not None:
             return mine
-        draft = _draft(work, kernel, signed, initiator, outside, transfer_id, now)
-        return _record(work, kernel, signed, draft, key, now)
+        return _record(work, prepared, _as_it_stands(work, kernel, prepared, now), now)
 
     return store.run(work)
 
@@ -179,12 +217,32 @@ def _draft(
         expiry=proposal.expiry,
     )
     facts = gather(work, kernel, route, intent, initiator, outside, now)
-    decision = _decided(kernel, route, intent, facts)
+    decision = _decided(kernel, intent, facts)
     entry = holds.hold(Hold(proposal, signed.signatures, intent), kernel.assets)
     standing = {} if entry is None else {key: work.journal.balance(*key) for key in entry.changes()}
     short = () if entry is None else tuple(check_balances(entry, standing))
-    frozen = tuple(check_frozen(kernel, intent, now))
-    return Draft(intent, route, initiator, usd_of(route, intent, outside), decision, short, frozen)
+    frozen = _frozen(work, kernel, intent, now)
+    return Draft(intent, route, initiator, usd_of(route, intent, outside), facts, decision, entry, short, frozen)
+
+
+def _frozen(work: UnitOfWork, kernel: Kernel, intent: TransferIntent, now: int) -> tuple[Refusal, ...]:
+    return (*check_frozen(kernel, intent, now), *check_reversed(work, kernel, intent, now))
+
+
+def _as_it_stands(work: UnitOfWork, kernel: Kernel, prepared: Prepared, now: int) -> Draft:
+    """A draft that was made from a snapshot, in the transaction that records it: one writer at a time, so that nobody is unseen.
+
+    Everything that policy counts and whatever stops an account is read again: a thousand proposals of one snapshot would each find
+    the windows empty. What a route rests on only grows (customers, enrolments) or came with the kernel; balances are checked where
+    they move (`append`).
+    """
+    draft = prepared.draft
+    facts = gather(work, kernel, draft.route, draft.intent, draft.initiator, prepared.outside, now)
+    frozen = _frozen(work, kernel, draft.intent, now)
+    if (facts, frozen) == (draft.facts, draft.frozen):
+        return draft
+    decision = draft.decision if facts == draft.facts else _decided(kernel, draft.intent, facts)
+    return replace(draft, facts=facts, frozen=frozen, decision=decision)
 
 
 def _check_text(field: str, text: str) -> None:
@@ -194,40 +252,38 @@ def _check_text(field: str, text: str) -> None:
         raise Refused([Refusal(Rule.MALFORMED, field=field, got=got, want=f"1 to {TEXT_MOST} printable characters")])
 
 
-def _decided(kernel: Kernel, route: Route, intent: TransferIntent, facts: Facts) -> Decision:
+def _decided(kernel: Kernel, intent: TransferIntent, facts: Facts) -> Decision:
     try:
-        return decide(kernel, route, intent, facts)
+        return decide(kernel, intent, facts)
     except InvalidInput as error:
         raise Refused([refusal_of(error)]) from error
 
 
-def _record(work: UnitOfWork, kernel: Kernel, signed: Signed[Proposal], draft: Draft, key: str, now: int) -> Transfer:
-    intent, decision = draft.intent, draft.decision
-    digest = kernel.roster.domain.digest(intent)
-    live = decision.outcome is not Outcome.DENY
+def _record(work: UnitOfWork, prepared: Prepared, draft: Draft, now: int) -> Transfer:
+    live, intent = draft.decision.outcome is not Outcome.DENY, draft.intent
     position: int | None = None
     if live:
         raise_if(draft.short)
-        entry = holds.hold(Hold(signed.message, signed.signatures, intent), kernel.assets)
-        position = work.journal.append(entry, now).position if entry is not None else None
-    submitted = Transfer(digest, signed, intent, draft.usd, now, hold=position, live=live, moved_at=now)
-    work.transfers.add(submitted, draft.initiator.id, key, intent.proposal)
+        position = None if draft.entry is None else work.journal.append(draft.entry, now).position
+    submitted = Transfer(
+        prepared.digest, prepared.signed, intent, draft.usd, now, hold=position, live=live, moved_at=now
+    )
     placed = _placed(submitted, draft, now)
-    work.transfers.update(placed, submitted)
+    work.transfers.add(placed, draft.initiator.id, prepared.key, intent.proposal, submitted)
     return placed
 
 
 def _placed(transfer: Transfer, draft: Draft, now: int) -> Transfer:
     """Where policy's answer, or a freeze in force, puts a new transfer. People may say yes to a frozen one; `authorize` looks again."""
-    decision = draft.decision
+    decision, record = draft.decision, DecisionRecord(draft.decision, draft.facts, now, What.PROPOSED)
     if decision.requirement is None:
         why = "; ".join(str(refusal) for refusal in decision.refusals())
-        return move(transfer, Status.BLOCKED, now, SubStatus.BLOCKED_BY_POLICY, why, decision)
+        return move(transfer, Status.BLOCKED, now, SubStatus.BLOCKED_BY_POLICY, why, record)
     if draft.frozen:
-        return move(transfer, Status.BLOCKED, now, SubStatus.FROZEN, waits_for(draft.frozen), decision)
+        return move(transfer, Status.BLOCKED, now, SubStatus.FROZEN, waits_for(draft.frozen), record)
     if decision.outcome is Outcome.AUTOMATIC:
-        return move(transfer, Status.QUEUED, now, waiting_for=_SIGNATURES, decision=decision)
-    return move(transfer, Status.PENDING_AUTHORIZATION, now, waiting_for=str(decision.requirement), decision=decision)
+        return move(transfer, Status.QUEUED, now, waiting_for=_SIGNATURES, decision=record)
+    return move(transfer, Status.PENDING_AUTHORIZATION, now, waiting_for=str(decision.requirement), decision=record)
 
 
 def enrol(store: Store, kernel: Kernel, signed: Signed[Enrolment], now: int) -> None:
@@ -331,7 +387,8 @@ def _refuse(store: Store, kernel: Kernel, signed: Signed[Rejection], now: int, *
 def expire(store: Store, kernel: Kernel, now: int, most: int = 100) -> Sequence[Transfer]:
     """End what is past its expiry and was never asked to be signed, each in a transaction of its own, and free the holds.
 
-    One that cannot be ended (a damaged row) keeps no other from its end: why is raised after all of them.
+    One that cannot be ended (a damaged row, or one that stands as if it had no permit) keeps no other from its end: why is raised
+    after all of them.
     """
     ended: list[Transfer] = []
     faults: list[Refused | InvalidInput] = []
@@ -358,6 +415,14 @@ def _expire(work: UnitOfWork, kernel: Kernel, digest: bytes, now: int) -> Transf
 
 
 def _release(work: UnitOfWork, kernel: Kernel, transfer: Transfer, now: int, no: Signed[Rejection] | None) -> None:
+    """Free what it holds; never beside a permit, whatever its row says.
+
+    Whoever writes the database could set the status back, and let the customer cancel what seats are signing: it would be paid, and
+    be theirs to withdraw once more.
+    """
+    if work.transfers.permit_of(transfer.digest) is not None:
+        told = {"was": transfer.status.value, "why": "it has its permit"}
+        raise Refused([Refusal(Rule.SIGNATURE_ASKED, intent=transfer.digest.hex(), **told)])
     if transfer.hold is None:
         return
     rejection, signatures = ((), ()) if no is None else ((no.message,), no.signatures)

@@ -10,7 +10,7 @@ what customers already asked for, so that approving them needs no refill. A cust
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -76,6 +76,8 @@ class InFlight:
     ledger: Mapping[tuple[bytes, str], int]
     surplus: Mapping[str, int]
     turns: Mapping[tuple[str, Direction], Turn]
+    unread: Mapping[str, str] = field(default_factory=dict)
+    """Assets of which something in the store cannot be read, by symbol, and what: nothing of them is proposed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +101,11 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Rests:
-    """Nothing to propose for an asset, and why."""
+    """Nothing to propose for an asset, and why; a `fault` is for people to mend."""
 
     asset: Asset
     why: str
+    fault: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +210,9 @@ def _cases(kernel: Kernel, chain: Chain, readings: Sequence[Reading], flight: In
 
 
 def _of_asset(case: _Case, kernel: Kernel, now: int) -> Wanted | Rests:
+    # What a damaged row moves may be anything: we would send away what is promised, or fetch what is on its way.
+    if (unread := case.flight.unread.get(case.asset.symbol)) is not None:
+        return Rests(case.asset, unread, fault=True)
     if (sent := _pending(case, Direction.OVERFLOW)) is not None:
         return sent
     stays = case.least(case.hot) - case.leaving(case.hot, decided=True)

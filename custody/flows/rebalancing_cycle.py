@@ -11,8 +11,9 @@ from typing import Final
 
 from custody.flows import proposals
 from custody.flows.kernel import Kernel
-from custody.flows.ports import ChainView, Clock, Store, UnitOfWork
+from custody.flows.ports import ChainView, Clock, Damaged, Store, UnitOfWork
 from custody.flows.rebalancing import Direction, InFlight, Rests, Turn, Wanted, key_of, pair, plan, read_chain
+from custody.rules.amounts import Asset
 from custody.rules.errors import CustodyError, InvalidInput, Unavailable
 from custody.rules.holds import native_of
 from custody.rules.intents import Proposal
@@ -45,7 +46,10 @@ class Rebalancer:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What a cycle found for one asset, or for a chain that did not answer: `proposed` has the transfer, `why` says it in words."""
+    """What a cycle found for one asset, or for a chain that did not answer: `proposed` has the transfer, `why` says it in words.
+
+    A `fault` is for people to mend: what does not answer, what is denied, and an asset of which a row is damaged.
+    """
 
     what: str
     wanted: Wanted | None
@@ -56,6 +60,8 @@ class Line:
 
 def cycle(parts: Rebalancer, *, dry: bool = False) -> tuple[Line, ...]:
     """Look once and propose. A chain that does not answer is said, and nothing of it proposed; others go on.
+
+    So is an asset of which a row is damaged: what it moves is unknown, and no other asset waits for whoever mends it.
 
     `dry` proposes nothing. Raises Refused where the roster does not name the key or a bundle has no levels; Unavailable where
     store or kernel cannot be read.
@@ -94,7 +100,7 @@ def _on_chain(parts: Rebalancer, kernel: Kernel, chain: Chain, initiator: str, n
         return [Line(str(chain), None, str(error), fault=True)]
     for item in planned:
         if isinstance(item, Rests):
-            found.append(Line(item.asset.symbol, None, item.why))
+            found.append(Line(item.asset.symbol, None, item.why, fault=item.fault))
         else:
             found.append(_ask(parts, kernel, item, now, dry=dry))
     return found
@@ -103,21 +109,41 @@ def _on_chain(parts: Rebalancer, kernel: Kernel, chain: Chain, initiator: str, n
 def snapshot(work: UnitOfWork, kernel: Kernel, chain: Chain, initiator: str) -> InFlight:
     """Everything unfinished, both wallets' accounts, the company's surplus and the newest proposals, as of one moment."""
     hot, cold = pair(kernel, chain)
-    assets, after, transfers = tuple(kernel.assets.on(chain)), 0, list[Transfer]()
-    while page := work.transfers.page(after, 500, statuses=_UNFINISHED):
-        transfers += [transfer for _, transfer in page]
+    assets, after, found = tuple(kernel.assets.on(chain)), 0, list[Transfer | Damaged]()
+    while page := work.transfers.examine(after, 500, statuses=_UNFINISHED):
+        found += [each for _, each in page]
         after = page[-1][0]
+    damaged = [each for each in found if isinstance(each, Damaged)]
+    unread = {asset.symbol: str(each.why) for each in damaged for asset in assets if may_concern(each, kernel, asset)}
+    turns = dict[tuple[str, Direction], Turn]()
+    for asset in assets:
+        try:
+            turns |= {(asset.symbol, way): _turn(work, initiator, hot.name, asset.symbol, way) for way in Direction}
+        except InvalidInput as error:  # a proposal of our own is damaged: what we asked for last is not known
+            unread[asset.symbol] = str(error)
     native = native_of(chain.name, kernel.assets)
     return InFlight(
-        transfers=transfers,
+        transfers=[each for each in found if isinstance(each, Transfer)],
         ledger={(w.name, a.symbol): work.journal.balance(w.account, a) for w in (hot, cold) for a in assets},
         surplus={native.symbol: work.journal.balance(Account(AccountKind.COMPANY_SURPLUS), native)},
-        turns={
-            (asset.symbol, direction): _turn(work, initiator, hot.name, asset.symbol, direction)
-            for asset in assets
-            for direction in Direction
-        },
+        turns=turns,
+        unread=unread,
     )
+
+
+def may_concern(damaged: Damaged, kernel: Kernel, asset: Asset) -> bool:
+    """Whether a transfer whose row is damaged may move this asset, or pay its fee in it.
+
+    Its assets are what its row and its document say. Where that cannot be read it may be anything on the chain of its wallet; where
+    that is no wallet of ours, anything.
+    """
+    known = {each.symbol: each for each in kernel.assets}
+    if damaged.assets and damaged.assets <= known.keys():
+        pays_fee = asset.contract is None and kernel.maximum_fee.get(asset.chain, 0) > 0
+        on_chain = any(known[symbol].chain == asset.chain for symbol in damaged.assets)
+        return asset.symbol in damaged.assets or (pays_fee and on_chain)
+    wallet = None if damaged.wallet is None else kernel.inventory.wallets.get(damaged.wallet)
+    return wallet is None or wallet.chain == asset.chain
 
 
 def _turn(work: UnitOfWork, initiator: str, hot: bytes, asset: str, direction: Direction) -> Turn:

@@ -4,12 +4,13 @@
 The time is the attestor's own and lies in its vault; that a row says it is older means nothing.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Final
 
 from custody.flows.inventory import Inventory
-from custody.flows.ports import AttestorMemory, UnitOfWork
+from custody.flows.ports import AttestorMemory, Damaged, Enrolled, UnitOfWork
 from custody.flows.verification import AuditState
 from custody.rules import holds
 from custody.rules.amounts import Assets
@@ -17,6 +18,7 @@ from custody.rules.certificates import Enrolment
 from custody.rules.errors import InvalidInput
 from custody.rules.hold_origins import check_binding, proposer_of
 from custody.rules.intents import TransferIntent
+from custody.rules.refusals import Refusal
 from custody.rules.roster import Roster
 from custody.rules.signatures import Signed
 from custody.rules.transfers import Status, Transfer
@@ -27,42 +29,55 @@ _PENDING: Final = tuple(status for status in Status if not status.is_final)
 
 
 @dataclass(frozen=True, slots=True)
-class Sighted:
-    """What a store shows. `enrolments` and `unheld` (transfers that the journal holds nothing of) still have to prove themselves.
+class Reading:
+    """How far enrolments were read: every one up to a number, but for those that are damaged, which are looked at again each time."""
 
-    `up_to` is the number of the last enrolment that was read.
-    """
+    up_to: int = 0
+    damaged: Mapping[int, Refusal] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Sighted:
+    """What a store shows. `enrolments` and `unheld` (transfers that the journal holds nothing of) still have to prove themselves."""
 
     enrolments: Sequence[Signed[Enrolment]]
     unheld: Sequence[Transfer]
     proven: Sequence[bytes]
-    up_to: int
+    read: Reading
 
 
 def look(
-    work: UnitOfWork, ledger: AuditState, inventory: Inventory, asked: Sequence[TransferIntent], after: int
+    work: UnitOfWork, ledger: AuditState, inventory: Inventory, asked: Sequence[TransferIntent], before: Reading
 ) -> Sighted:
-    """Everything that may be new. A damaged row is seen when it can be read: it keeps nothing else from being attested."""
+    """Everything that may be new. A damaged row is told, and seen when it can be read: it keeps nothing else from being seen."""
     enrolments, unheld = [], []
-    up_to = after
-    try:
-        while page := work.enrolments.page(up_to, _LIMIT):
-            enrolments += [enrolled.enrolment for _, enrolled in page]
-            up_to = page[-1][0]
-    except InvalidInput:
-        up_to = after
-    try:
-        for intent in asked:
-            found = work.enrolments.get(intent.enrolment)
-            enrolments += [found.enrolment] if found is not None else []
-    except InvalidInput:
-        pass
+    up_to, damaged = before.up_to, dict[int, Refusal]()
+    for number, found in _enrolments(work, before):
+        up_to = max(up_to, number)
+        if isinstance(found, Damaged):
+            damaged[number] = found.why
+        else:
+            enrolments.append(found.enrolment)
+    for intent in asked:
+        with suppress(InvalidInput):  # a damaged one is told above; another address's sight does not wait for it
+            enrolled = work.enrolments.get(intent.enrolment)
+            enrolments += [enrolled.enrolment] if enrolled is not None else []
     number = 0
     while rows := work.transfers.examine(number, _LIMIT, account=COMPANY, statuses=_PENDING):
         unheld += [transfer for _, transfer in rows if isinstance(transfer, Transfer) and transfer.hold is None]
         number = rows[-1][0]
     certificates = [signed.message.struct_hash for wallet in inventory for signed in wallet.certificates]
-    return Sighted(enrolments, unheld, (*certificates, *ledger.holds), up_to)
+    return Sighted(enrolments, unheld, (*certificates, *ledger.holds), Reading(up_to, damaged))
+
+
+def _enrolments(work: UnitOfWork, before: Reading) -> Iterator[tuple[int, Enrolled | Damaged]]:
+    """Those that were damaged and whatever came since, with their numbers."""
+    for number in before.damaged:
+        yield from work.enrolments.examine(number - 1, 1)
+    after = before.up_to
+    while page := work.enrolments.examine(after, _LIMIT):
+        yield from page
+        after = page[-1][0]
 
 
 def remember(sighted: Sighted, memory: AttestorMemory, roster: Roster, assets: Assets, now: int) -> None:

@@ -67,6 +67,11 @@ class SqlDeposits:
         self._session.add(row)
         self._session.flush()
 
+    def find(self, identity: str) -> Deposit | None:
+        """By the event's identity."""
+        row = self._row(identity)
+        return None if row is None else deposit(row, self._assets)
+
     def at_or_above(self, chain: Chain, height: int) -> Sequence[Deposit]:
         """Deposits in blocks at or above a height, ascending."""
         wanted = select(DepositRow).where(DepositRow.chain == chain.name, DepositRow.height >= height)

@@ -17,6 +17,9 @@ from custody.store.statements import Cursor
 BUSY_MILLISECONDS: Final = 30_000
 """How long a process waits for another one's SQLite write transaction."""
 
+BEGUN: Final = "begun"
+"""Marks a connection whose transaction was begun on the driver itself, so that SQLAlchemy joins it and begins no other."""
+
 _DRIVERS: Final = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg"}
 
 
@@ -79,7 +82,8 @@ def _on_sqlite(engine: Engine, begin: str, *pragmas: str) -> None:
         cursor.close()
 
     def begun(connection: Connection) -> None:
-        Cursor(connection).write(begin, ())  # straight to the driver, as what follows it is
+        if BEGUN not in connection.info:
+            Cursor(connection).write(begin, ())  # straight to the driver, as what follows it is
 
     event.listen(engine, "connect", connected)
     event.listen(engine, "begin", begun)

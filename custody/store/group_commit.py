@@ -1,22 +1,20 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Many works in one commit: durability is paid for once, and each is acknowledged only after it.
 
-One thread writes. A work that fails rolls back to its own savepoint and takes nobody with it.
+There is no thread of its own. Who hands in work while nobody writes leads: it writes everything that waits, in the order it came,
+and then hands on to the first of those that came meanwhile. So a work alone costs no switch of threads, and the more come at once,
+the more share one fsync. Who waits holds no lock: a thread that is stopped while it waits, or before it asks, holds up nobody.
 """
 
-import queue
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Final, Self, TypeVar
-
-from sqlalchemy.exc import SQLAlchemyError
+from typing import Any, Final, TypeVar
 
 from custody.flows.ports import UnitOfWork
 from custody.rules.errors import Unavailable
-from custody.store.unit_of_work import OutcomeUnknown, SqlStore, SqlUnitOfWork
+from custody.store.writing import OutcomeUnknown
 
 T = TypeVar("T")
 
@@ -25,111 +23,106 @@ MOST: Final = 256
 
 
 @dataclass(slots=True)
+class Outcome:
+    """What became of one work: its result, or what it raised."""
+
+    result: Any = None  # each caller gets its own type back from its own call
+    error: BaseException | None = None
+
+
+Work = Callable[[UnitOfWork], Any]
+Together = Callable[[Sequence[Work]], Sequence[Outcome]]
+"""Runs works in one transaction and commits it, each with its own fate; raises nothing."""
+
+
+def _latched() -> threading.Lock:
+    latch = threading.Lock()
+    latch.acquire()
+    return latch
+
+
+@dataclass(slots=True, eq=False)
 class _Submitted:
-    work: Callable[[UnitOfWork], Any]  # each caller gets its own type back through its own future
-    future: "Future[Any]" = field(default_factory=Future)
-
-
-@dataclass(slots=True)
-class _Outcome:
-    result: Any = None
-    error: Exception | None = None
-
-    def tell(self, future: "Future[Any]") -> None:
-        if self.error is None:
-            future.set_result(self.result)
-        else:
-            future.set_exception(self.error)
+    work: Work
+    latch: threading.Lock = field(default_factory=_latched)
+    """Released once: there is an outcome, or it is this one's turn to lead."""
+    outcome: Outcome | None = None
+    leads: bool = False
 
 
 class GroupCommit:
-    """A `Store` over another one that puts what its callers submit at the same time into one commit."""
+    """Lets callers in several threads share transactions. `together` is never entered twice at once."""
 
-    def __init__(self, store: SqlStore, most: int = MOST) -> None:
-        self._store, self._most = store, most
-        self._waiting: queue.SimpleQueue[_Submitted | None] = queue.SimpleQueue()
-        self._closing, self._closed = threading.Lock(), False
-        self._thread = threading.Thread(target=self._write, name="group-commit", daemon=True)
-        self._thread.start()
-
-    def submit(self, work: Callable[[UnitOfWork], T]) -> "Future[T]":
-        """Queue work; its future is done once it is durable, or has failed and left nothing. Raises Unavailable when closed."""
-        submitted = _Submitted(work)
-        with self._closing:
-            if self._closed:
-                raise Unavailable("store", "it was closed")
-            self._waiting.put(submitted)
-        return submitted.future
+    def __init__(self, together: Together, most: int = MOST) -> None:
+        self._together, self._most = together, most
+        self._turn, self._waiting = threading.Lock(), deque[_Submitted]()
+        self._idle = threading.Condition(self._turn)
+        self._led, self._closed = False, False
 
     def run(self, work: Callable[[UnitOfWork], T]) -> T:
-        """As `Store.run`: returns once the work is durable."""
-        if threading.current_thread() is self._thread:
-            raise RuntimeError("run() inside run(): work touches nothing but its unit of work")
-        return self.submit(work).result()
+        """Returns what the work returned once it is durable, or raises what it raised once nothing of it is left.
 
-    def read(self, work: Callable[[UnitOfWork], T]) -> T:
-        """As `Store.read`."""
-        return self._store.read(work)
+        Raises Unavailable after `close`, and OutcomeUnknown where the thread that led was interrupted while it wrote.
+        """
+        mine = _Submitted(work)
+        with self._turn:
+            if self._closed:
+                raise Unavailable("store", "it was closed")
+            self._waiting.append(mine)
+            first = not self._led
+            self._led = True
+        if not first:
+            self._wait(mine)
+        if mine.outcome is None:
+            self._lead()
+        outcome = mine.outcome or _unheard()
+        if outcome.error is not None:
+            raise outcome.error
+        result: T = outcome.result
+        return result
 
     def close(self) -> None:
-        """Write what was submitted, then stop. The store below stays open."""
-        with self._closing:
-            if not self._closed:
-                self._closed = True
-                self._waiting.put(None)
-        self._thread.join()
+        """Take nothing more, and return once everybody who waits was answered."""
+        with self._turn:
+            self._closed = True
+            while self._led:
+                self._idle.wait()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _write(self) -> None:
-        open_ = True
-        while open_:
-            batch, open_ = self._next()
-            for submitted, outcome in zip(batch, self._outcomes(batch), strict=True):
-                outcome.tell(submitted.future)
-
-    def _next(self) -> tuple[list[_Submitted], bool]:
-        """What waits now, at least one; and whether more may come."""
-        batch: list[_Submitted] = []
-        while len(batch) < self._most:
-            try:
-                submitted = self._waiting.get(block=not batch)
-            except queue.Empty:
-                break
-            if submitted is None:
-                return batch, False
-            batch.append(submitted)
-        return batch, True
-
-    def _outcomes(self, batch: list[_Submitted]) -> list[_Outcome]:
-        if len(batch) > 1:
-            try:
-                return self._store.run_with_savepoints(lambda unit: [_attempt(unit, s.work) for s in batch])
-            except (
-                OutcomeUnknown
-            ) as error:  # run again, what was recorded would be recorded twice or be refused as known
-                return [_Outcome(error=error) for _ in batch]
-            except Exception:  # noqa: BLE001  # the commit they shared failed; alone, each gets its own answer
-                return [self._alone(submitted) for submitted in batch]
-        return [self._alone(submitted) for submitted in batch]
-
-    def _alone(self, submitted: _Submitted) -> _Outcome:
+    def _wait(self, mine: _Submitted) -> None:
         try:
-            return _Outcome(self._store.run(submitted.work))
-        except Exception as error:  # noqa: BLE001  # whatever it is, it belongs to whoever submitted the work
-            return _Outcome(error=error)
+            mine.latch.acquire()
+        except BaseException:  # Ctrl-C in the thread that waits: its work is taken back, unless it is being written
+            with self._turn:
+                if mine in self._waiting:
+                    self._waiting.remove(mine)
+                    if mine.leads:
+                        self._hand_on()
+            raise
+
+    def _lead(self) -> None:
+        """Write one batch, which begins with the leader's own work."""
+        with self._turn:
+            batch = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+        outcomes: Sequence[Outcome] = ()
+        try:
+            outcomes = self._together([each.work for each in batch])
+        finally:
+            with self._turn:
+                self._hand_on()
+            for number, each in enumerate(batch):
+                each.outcome = outcomes[number] if number < len(outcomes) else _unheard()
+                each.latch.release()
+
+    def _hand_on(self) -> None:
+        """The first that waits leads next; nobody, where nobody waits."""
+        if self._waiting:
+            following = self._waiting[0]
+            following.leads = True
+            following.latch.release()
+        else:
+            self._led = False
+            self._idle.notify_all()
 
 
-def _attempt(unit: SqlUnitOfWork, work: Callable[[UnitOfWork], T]) -> _Outcome:
-    try:
-        return _Outcome(unit.nested(work))
-    except SQLAlchemyError:  # a serialisation failure ends the whole transaction, savepoints or not
-        raise
-    except Exception as error:  # noqa: BLE001  # a refusal or a fault of this work alone; its savepoint is rolled back
-        return _Outcome(error=error)
+def _unheard() -> Outcome:
+    return Outcome(error=OutcomeUnknown("store", "whoever wrote for many was interrupted; ask what stands"))

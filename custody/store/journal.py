@@ -10,9 +10,10 @@ from sqlalchemy import Connection, bindparam, select
 from custody.flows.ports import Examined
 from custody.rules.amounts import UINT256_MAX, Asset, Assets
 from custody.rules.errors import InvalidInput
-from custody.rules.ledger import Account, AccountKind, Entry, JournalEntry, JournalHead, check_balances
-from custody.rules.origins import Once, Reversal, recorded_once
+from custody.rules.ledger import Account, AccountKind, Entry, JournalEntry, JournalHead, check_balances, loss_of
+from custody.rules.origins import REVERSIBLE, Once, Reversal, recorded_once
 from custody.rules.refusals import Refusal, Rule, raise_if
+from custody.rules.wallets import Chain
 from custody.store import statements as sql
 from custody.store.examining import examine
 from custody.store.mapping import JournalValues, accrued, journal_entry, journal_values, lines
@@ -22,6 +23,8 @@ from custody.store.tables import BalanceRow, JournalRow, TotalRow, table_of
 T = TypeVar("T")
 Key = tuple[str, str]
 """An account or a kind of account, and an asset's symbol."""
+Written = tuple[str, Sequence[Sequence[object]]]
+"""A statement, and the rows of parameters that it is run with."""
 
 _CHUNK: Final = 500
 """Values in one IN list: below every database's limit of parameters."""
@@ -36,6 +39,7 @@ _AFTER: Final = (
 )
 _ONE: Final = _ENTRIES.where(_journal.c.position == bindparam("at"))
 _FOREVER: Final = 2**63 - 1
+_HEIGHT_MOST: Final = 10**10 - 1
 
 
 class SqlJournal:
@@ -62,10 +66,12 @@ class SqlJournal:
         if taken or any(not 0 <= units <= UINT256_MAX for units in (*after.values(), *sums.values())):
             raise_if((*taken, *_short(entry, standing), *_too_large(after, sums)))
         recorded = JournalEntry.append(self.head(), entry, recorded_at)
-        self._write(recorded, claims)
         units = self._cursor.units
-        self._cursor.write(sql.SET_BALANCE, *((*key, units(left)) for key, left in after.items()))
-        self._cursor.write(sql.SET_TOTAL, *((*key, units(left)) for key, left in sums.items()))
+        self._cursor.write_all(
+            *self._rows(recorded, claims),
+            (sql.SET_BALANCE, [(*key, units(left)) for key, left in after.items()]),
+            (sql.SET_TOTAL, [(*key, units(left)) for key, left in sums.items()]),
+        )
         return recorded
 
     def read(self, after: int = 0, limit: int = 1000) -> Sequence[JournalEntry]:
@@ -84,7 +90,9 @@ class SqlJournal:
         return examine(self._connection, rows, self._assets)
 
     def balance(self, account: Account, asset: Asset) -> int:
-        """Running balance on the account's natural side."""
+        """Running balance on the account's natural side; of a whole kind, its kept total."""
+        if account.is_whole_kind:
+            return self.total(account.kind, asset)
         rows = self._cursor.rows(sql.BALANCE, str(account), asset.symbol)
         return sql.number(rows[0][0]) if rows else 0
 
@@ -108,6 +116,28 @@ class SqlJournal:
         ever = self._accrued(asset.symbol, _FOREVER)[0]
         swept = ever - self.balance(Account(AccountKind.ACCRUED_FEES), asset)
         return max(0, self._accrued(asset.symbol, recorded_by)[0] - swept)
+
+    def executed(self, chain: Chain, first: int, last: int | None = None) -> Sequence[JournalEntry]:
+        """Payouts in these blocks that stand; their identities are in the order of blocks (`payout_identity`)."""
+        of_chain, upper = f"{chain.name}/", _HEIGHT_MOST if last is None else last + 1
+        rows = self._cursor.rows(sql.EXECUTED, f"{of_chain}{max(0, first):010d}/", f"{of_chain}{upper:010d}/")
+        return self._at(row for row in rows if str(row[1]).startswith(of_chain))  # collations differ about `:` and `/`
+
+    def reversals(self, account: Account | None = None) -> Sequence[JournalEntry]:
+        """Reversals that took from an account, or from what it had spent; or all."""
+        if account is None:
+            return self._at(self._cursor.rows(sql.REVERSALS))
+        return self._at(self._cursor.rows(sql.REVERSED, str(account), str(loss_of(account))))
+
+    def credited_since(self, account: Account, asset: Asset, position: int) -> int:
+        """What chain events credited after a position."""
+        accounts = str(account), str(loss_of(account))
+        rows = self._cursor.rows(sql.CREDITED, *accounts, asset.symbol, position)
+        return sum(sql.number(units) for (units,) in rows)
+
+    def _at(self, rows: Iterable[Sequence[Any]]) -> list[JournalEntry]:
+        found = (self.get(int(row[0])) for row in rows)
+        return [recorded for recorded in found if recorded is not None]
 
     def settled_since(self, account: Account, since: int) -> dict[Asset, int]:
         """What settlements recorded after a time credited to an account."""
@@ -134,7 +164,7 @@ class SqlJournal:
             for identity in identities:
                 freed_by = 0
                 if identity in taken:
-                    freed_by = self._reversal_of(taken[identity]) if kind is Once.CHAIN_EVENT else 0
+                    freed_by = self._reversal_of(taken[identity]) if kind in REVERSIBLE else 0
                     if not freed_by:
                         refusals.append(
                             Refusal(Rule.ALREADY_RECORDED, kind=kind.value, id=identity, position=taken[identity])
@@ -145,8 +175,12 @@ class SqlJournal:
 
     def _no_credit(self, entry: Entry) -> Iterator[Refusal]:
         origin = entry.origin
-        if isinstance(origin, Reversal) and not self._cursor.rows(sql.CREDIT_AT, origin.entry, Once.CHAIN_EVENT.value):
-            yield Refusal(Rule.ORIGIN, reverses=origin.entry, want="the position of a credited chain event")
+        if not isinstance(origin, Reversal):
+            return
+        if not self._cursor.rows(sql.REVERSIBLE_AT, origin.entry, Once.CHAIN_EVENT.value, Once.PAYOUT.value):
+            yield Refusal(
+                Rule.ORIGIN, reverses=origin.entry, want="the position of a credited chain event or of a payout"
+            )
 
     def _claimed(self, kind: Once, identities: list[str]) -> dict[str, int]:
         """The newest position that rests on each of these, where there is one."""
@@ -164,18 +198,18 @@ class SqlJournal:
         rows = self._cursor.rows(sql.RIPE, asset, by)
         return (sql.number(rows[0][0]), int(rows[0][1])) if rows else (0, 0)
 
-    def _write(self, recorded: JournalEntry, claims: Sequence[tuple[str, str, int]]) -> None:
-        cursor, at, units = self._cursor, recorded.position, self._cursor.units
-        row = journal_values(recorded)
-        cursor.write(sql.ADD_ENTRY, (at, row["recorded_at"], row["previous"], row["hash"], row["body"]))
-        cursor.write(
-            sql.ADD_LINE,
-            *((at, n["line"], n["account"], n["asset"], n["side"], units(n["units"])) for n in lines(recorded)),
-        )
-        cursor.write(sql.ADD_IDENTITY, *((*claim, at) for claim in claims))
-        for asset, fees in accrued(recorded.entry).items():
-            before, ripened = self._accrued(asset, _FOREVER)
-            cursor.write(sql.ADD_ACCRUAL, (asset, at, max(ripened, recorded.recorded_at), units(before + fees)))
+    def _rows(self, recorded: JournalEntry, claims: Sequence[tuple[str, str, int]]) -> Iterator[Written]:
+        at, units, row = recorded.position, self._cursor.units, journal_values(recorded)
+        yield sql.ADD_ENTRY, [(at, row["recorded_at"], row["previous"], row["hash"], row["body"])]
+        rows = [(at, n["line"], n["account"], n["asset"], n["side"], units(n["units"])) for n in lines(recorded)]
+        yield sql.ADD_LINE, rows
+        yield sql.ADD_IDENTITY, [(*claim, at) for claim in claims]
+        fees = [
+            (asset, at, max(ripened, recorded.recorded_at), units(before + fee))
+            for asset, fee in accrued(recorded.entry).items()
+            for before, ripened in [self._accrued(asset, _FOREVER)]
+        ]
+        yield sql.ADD_ACCRUAL, fees
 
 
 def _values(row: Sequence[Any]) -> JournalValues:

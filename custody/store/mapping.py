@@ -10,7 +10,16 @@ from custody.rules.certificates import DepositAddress
 from custody.rules.deposits import DepositStatus, Sighting
 from custody.rules.errors import InvalidInput, UnbalancedEntry
 from custody.rules.json_text import read_json
-from custody.rules.ledger import AccountKind, Entry, JournalEntry, Side, canonical, entry_from_json, entry_to_json
+from custody.rules.ledger import (
+    AccountKind,
+    Entry,
+    JournalEntry,
+    Side,
+    canonical,
+    entry_from_json,
+    entry_text,
+    entry_to_json,
+)
 from custody.rules.origins import BitcoinProof, NativeProof, TokenProof, origin_from_json, origin_to_json
 from custody.rules.refusals import Rule
 from custody.rules.signatures import Signed
@@ -49,7 +58,7 @@ def journal_values(recorded: JournalEntry) -> JournalValues:
         "recorded_at": recorded.recorded_at,
         "previous": recorded.previous,
         "hash": recorded.hash,
-        "body": canonical(entry_to_json(recorded.entry)).decode(),
+        "body": entry_text(recorded.entry),
     }
 
 

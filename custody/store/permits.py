@@ -18,7 +18,7 @@ from custody.store.transfers_mapping import envelope, read_as, text
 
 
 def add(session: Session, permit: Permit) -> None:
-    """Record it. Raises Refused: anchor or outpoint bound to another payout, intent bound to another anchor."""
+    """Record it; a sweep's has no intent. Raises Refused: anchor or outpoint bound to another payout, intent to another anchor."""
     raise_if(_refusals(session, permit))
     anchor = permit.reservation.anchor
     row = PermitRow(
@@ -43,7 +43,7 @@ def add(session: Session, permit: Permit) -> None:
 
 def _refusals(session: Session, permit: Permit) -> Iterator[Refusal]:
     anchor, references = permit.reservation.anchor, permit.reservation.references
-    if anchor.reference not in references or len(set(references)) != len(references) or not permit.intents:
+    if anchor.reference not in references or len(set(references)) != len(references):
         yield Refusal(
             Rule.MALFORMED, field="permit", references=list(references), want="the anchor among them, each once"
         )

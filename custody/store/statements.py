@@ -6,7 +6,9 @@ for both databases and run on the transaction's own cursor; everything else goes
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Final
 
 from sqlalchemy import Connection
@@ -17,7 +19,17 @@ from custody.rules.refusals import Rule
 from custody.store.types import DIGITS, digits
 
 HEAD: Final = "SELECT position, hash FROM journal ORDER BY position DESC LIMIT 1"
-CREDIT_AT: Final = "SELECT 1 FROM identities WHERE position = ? AND kind = ?"
+REVERSIBLE_AT: Final = "SELECT 1 FROM identities WHERE position = ? AND kind IN (?, ?)"
+EXECUTED: Final = """SELECT i.position, i.identity FROM identities i WHERE i.kind = 'payout' AND i.identity >= ? AND i.identity < ?
+    AND NOT EXISTS (SELECT 1 FROM identities r WHERE r.kind = 'reversal' AND r.identity = CAST(i.position AS TEXT))
+    ORDER BY i.position"""
+# Reversals are few, an account's lines may be many: CROSS JOIN lets SQLite begin with the few.
+REVERSED: Final = """SELECT DISTINCT p.position FROM identities i CROSS JOIN postings p
+    WHERE p.position = i.position AND i.kind = 'reversal' AND p.account IN (?, ?) ORDER BY p.position"""
+REVERSALS: Final = "SELECT position FROM identities WHERE kind = 'reversal' ORDER BY position"
+CREDITED: Final = """SELECT p.units FROM postings p WHERE p.account IN (?, ?) AND p.asset = ? AND p.position > ? AND p.side = 'credit'
+    AND EXISTS (SELECT 1 FROM identities i WHERE i.position = p.position AND i.kind = 'chain_event')
+    AND NOT EXISTS (SELECT 1 FROM identities r WHERE r.kind = 'reversal' AND r.identity = CAST(p.position AS TEXT))"""
 RIPE: Final = (
     "SELECT units, ripens FROM accruals WHERE asset = ? AND ripens <= ? ORDER BY ripens DESC, position DESC LIMIT 1"
 )
@@ -29,9 +41,7 @@ CLAIMED: Final = "SELECT identity, position FROM identities WHERE kind = ? AND i
 
 CUSTOMER: Final = "SELECT 1 FROM customers WHERE id = ?"
 
-SETTLED: Final = """SELECT p.asset, p.units FROM postings p JOIN journal j ON j.position = p.position
-    WHERE p.account = ? AND p.side = 'credit' AND j.recorded_at > ?
-    AND EXISTS (SELECT 1 FROM identities i WHERE i.position = p.position AND i.kind = 'settlement')"""
+SETTLED: Final = "SELECT asset, units FROM settled WHERE account = ? AND at > ?"
 
 ADD_ENTRY: Final = "INSERT INTO journal (position, recorded_at, previous, hash, body) VALUES (?, ?, ?, ?, ?)"
 ADD_LINE: Final = "INSERT INTO postings (position, line, account, asset, side, units) VALUES (?, ?, ?, ?, ?, ?)"
@@ -55,6 +65,9 @@ class Cursor:
 
     def __init__(self, connection: Connection) -> None:
         self._cursor = connection.connection.cursor()
+        self._pipeline: Callable[[], AbstractContextManager[object]] = getattr(
+            connection.connection.dbapi_connection, "pipeline", nullcontext
+        )
         self._is_postgres = connection.dialect.name == "postgresql"
         self._error: type[Exception] = connection.dialect.loaded_dbapi.Error
         self.units: Callable[[int], str | Decimal] = _numeric if self._is_postgres else digits
@@ -71,6 +84,25 @@ class Cursor:
         """Every row of a query that ends with `IN`, for a few hundred keys at most."""
         return self.rows(f"{sql} ({', '.join('?' * len(keys))})", *values, *keys)
 
+    def change(self, sql: str, *values: object) -> int:
+        """How many rows a statement changed."""
+        self.write(sql, values)
+        return int(self._cursor.rowcount)
+
+    def write_all(self, *statements: tuple[str, Sequence[Sequence[object]]]) -> None:
+        """Several statements, each once for each row of parameters: on PostgreSQL they go out together."""
+        if self._is_postgres:
+            try:
+                with self._pipeline():
+                    for sql, rows in statements:
+                        for row in rows:
+                            self._cursor.execute(self._spelled(sql), tuple(row))
+            except self._error as error:
+                raise DBAPIError(statements[0][0], None, error) from error
+            return
+        for sql, rows in statements:
+            self.write(sql, *rows)
+
     def write(self, sql: str, *rows: Sequence[object]) -> None:
         """Run a statement once for each row of parameters."""
         try:
@@ -82,7 +114,12 @@ class Cursor:
             raise DBAPIError(sql, None, error) from error
 
     def _spelled(self, sql: str) -> str:
-        return sql.replace("?", "%s") if self._is_postgres else sql
+        return _for_postgres(sql) if self._is_postgres else sql
+
+
+@lru_cache(maxsize=512)
+def _for_postgres(sql: str) -> str:
+    return sql.replace("?", "%s")
 
 
 def number(value: object) -> int:

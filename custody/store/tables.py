@@ -77,11 +77,13 @@ class PostingRow(Row, table=True):
 
 
 class IdentityRow(Row, table=True):
-    """What an entry rests on, once at most. `freed_by` is the reversal after which a chain event came back, else 0."""
+    """What an entry rests on, once at most. `freed_by` is the reversal after which what a block shows came back, else 0."""
 
     __tablename__ = "identities"
     __table_args__ = (
-        CheckConstraint("freed_by = 0 OR kind = 'chain_event'", name="identities_freed_by"),
+        CheckConstraint(
+            "freed_by = 0 OR kind IN ('chain_event', 'anchor', 'freed', 'payout')", name="identities_freed_by"
+        ),
         Index("identities_position", "position"),
         KEYED,
     )
@@ -245,7 +247,6 @@ class TransferRow(Row, table=True):
         *units_checks("transfers", least=1),
         Index("transfers_account", "account", "status", "moved_at"),
         Index("transfers_wallet", "wallet", "status", "moved_at"),
-        Index("transfers_initiator", "initiator", "status", "moved_at"),
         Index("transfers_expiry", "status", "expiry"),
         STRICT,
     )
@@ -399,6 +400,44 @@ class LeaseRow(Row, table=True):
     holder: str = Field(sa_column=Column(Text, nullable=False))
     token: int = Field(sa_column=Column(WholeNumber, nullable=False))
     until: int = Field(sa_column=Column(WholeNumber, nullable=False))
+
+
+class ReservedRow(Row, table=True):
+    """Micro-USD of what is pending of one account, wallet or initiator, kept by triggers (migrations.windows)."""
+
+    __tablename__ = "reserved"
+    __table_args__ = (CheckConstraint("usd >= 0", name="reserved_usd"), KEYED)
+
+    what: str = Field(sa_column=Column(Text, primary_key=True))
+    who: str = Field(sa_column=Column(Text, primary_key=True))
+    usd: int = Field(sa_column=Column(WholeNumber, nullable=False))
+
+
+class CompletedRow(Row, table=True):
+    """One completed transfer of an account, wallet or initiator: `total` is everything up to and with it, `at` never runs back."""
+
+    __tablename__ = "completed"
+    __table_args__ = (Index("completed_at", "what", "who", "at", "number"), KEYED)
+
+    what: str = Field(sa_column=Column(Text, primary_key=True))
+    who: str = Field(sa_column=Column(Text, primary_key=True))
+    number: int = Field(sa_column=Column(WholeNumber, primary_key=True, autoincrement=False))
+    at: int = Field(sa_column=Column(WholeNumber, nullable=False))
+    total: int = Field(sa_column=Column(WholeNumber, nullable=False))
+
+
+class SettledRow(Row, table=True):
+    """One line that a settlement credited, by the time it was recorded."""
+
+    __tablename__ = "settled"
+    __table_args__ = (*units_checks("settled", least=1), KEYED)
+
+    account: str = Field(sa_column=Column(Text, primary_key=True))
+    at: int = Field(sa_column=Column(WholeNumber, primary_key=True, autoincrement=False))
+    position: int = Field(sa_column=Column(WholeNumber, primary_key=True, autoincrement=False))
+    line: int = Field(sa_column=Column(WholeNumber, primary_key=True, autoincrement=False))
+    asset: str = Field(sa_column=Column(Text, nullable=False))
+    units: int = Field(sa_column=Column(Units, nullable=False))
 
 
 class WriterRow(Row, table=True):

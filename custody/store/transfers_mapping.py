@@ -6,7 +6,8 @@ read it.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeVar
+from functools import lru_cache
+from typing import Any, Final, NamedTuple, TypeVar
 
 from sqlalchemy import Row
 
@@ -118,6 +119,16 @@ def transfer(row: TransferRow | Row[Any]) -> Transfer:
     return found
 
 
+def assets_named(row: Row[Any]) -> frozenset[str]:
+    """What a damaged row's transfer may be of: what the row says and what its document says; none where that cannot be read."""
+    where = f"transfers[0x{row.digest.hex()}]"
+    try:
+        intent = read_as(where, lambda: TransferIntent.from_json(_object(where, row.body)["intent"]))
+    except InvalidInput:
+        return frozenset()
+    return frozenset({row.asset, intent.asset})
+
+
 def _transfer(where: str, row: TransferRow | Row[Any]) -> Transfer:
     body = _object(where, row.body)
     return Transfer(
@@ -161,10 +172,27 @@ def rejection(row: RejectionRow) -> Signed[Rejection]:
     return found
 
 
-def enrolled(row: EnrolmentRow | Row[Any]) -> Enrolled:
+class EnrolmentValues(NamedTuple):
+    """What a row of `enrolments` says."""
+
+    number: int
+    chain: str
+    address: str
+    owner: str
+    seen_at: int
+    body: str
+
+
+@lru_cache(maxsize=4096)
+def _enrolment(body: str) -> Signed[Enrolment]:
+    """Remembered by its text: every withdrawal to an address reads the same one, and nothing in it can change."""
+    return Signed.from_json(Enrolment, _object("body", body))
+
+
+def enrolled(row: EnrolmentRow | EnrolmentValues) -> Enrolled:
     """An enrolment as it was signed. Raises InvalidInput where the row tells another address or owner."""
     where = f"enrolments[{row.number}]"
-    found = read_as(where, lambda: Signed.from_json(Enrolment, _object(where, row.body)))
+    found = read_as(where, lambda: _enrolment(row.body))
     message = found.message
     if (message.chain, message.address, message.owner) != (row.chain, row.address, row.owner):
         raise InvalidInput(

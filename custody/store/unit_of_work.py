@@ -4,15 +4,13 @@
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Final, TypeVar
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlmodel import Session
 
 from custody.flows.ports import UnitOfWork
 from custody.rules.amounts import Assets
@@ -23,10 +21,13 @@ from custody.store.deposits import SqlDeposits
 from custody.store.documents import SqlDocuments
 from custody.store.engines import parse_url, reading_engine, writing_engine
 from custody.store.enrolments import SqlEnrolments
+from custody.store.group_commit import GroupCommit, Outcome, Work
 from custody.store.journal import SqlJournal
 from custody.store.leases import SqlLeases
+from custody.store.sessions import Sessions
 from custody.store.statements import Cursor
 from custody.store.transfers import SqlTransfers
+from custody.store.writing import Writer, ends_all, is_away, is_busy, is_race
 
 T = TypeVar("T")
 
@@ -34,19 +35,6 @@ ATTEMPTS: Final = 12
 _LONGEST_PAUSE: Final = 0.25
 RETURNS_WITHIN: Final = 10.0
 """Seconds for which a database that restarts is waited for; longer is the caller's to say."""
-_TRY_AGAIN: Final = ("40001", "40P01", "23505")
-"""SQLSTATE of serialization failure, deadlock, and the unique violation that a race can show instead."""
-_BUSY: Final = (5, 6)
-"""SQLITE_BUSY and SQLITE_LOCKED: another process was writing for longer than the busy handler waits."""
-_AWAY: Final = ("08", "57P", "53300")
-"""SQLSTATE of a connection that broke, a server that stops or starts, and too many connections."""
-
-
-class OutcomeUnknown(Unavailable):
-    """The connection broke during COMMIT: the work is recorded whole or not at all, and only the database knows which.
-
-    Never tried again by the store, because a work that is not idempotent would be done twice.
-    """
 
 
 class SqlUnitOfWork:
@@ -63,27 +51,27 @@ class SqlUnitOfWork:
     @cached_property
     def deposits(self) -> SqlDeposits:
         """Deposits and followed blocks."""
-        return SqlDeposits(self._session, self._assets)
+        return SqlDeposits(self._sessions(), self._assets)
 
     @cached_property
     def customers(self) -> SqlCustomers:
         """Customers and their addresses."""
-        return SqlCustomers(self._session, self._connection)
+        return SqlCustomers(self._sessions, self._connection)
 
     @cached_property
     def documents(self) -> SqlDocuments:
         """The mirror of signed documents."""
-        return SqlDocuments(self._session)
+        return SqlDocuments(self._sessions())
 
     @cached_property
     def transfers(self) -> SqlTransfers:
         """Transfers, approvals, permits, signed bytes."""
-        return SqlTransfers(self._session, self._connection)
+        return SqlTransfers(self._sessions, self._connection)
 
     @cached_property
     def enrolments(self) -> SqlEnrolments:
         """The mirror of enrolments."""
-        return SqlEnrolments(self._session, self._connection)
+        return SqlEnrolments(self._sessions, self._connection)
 
     @cached_property
     def leases(self) -> SqlLeases:
@@ -91,50 +79,35 @@ class SqlUnitOfWork:
         return SqlLeases(self._connection)
 
     @cached_property
-    def _session(self) -> Session:
-        return Session(self._connection, join_transaction_mode="rollback_only", autoflush=False)
-
-    def nested(self, work: Callable[[UnitOfWork], T]) -> T:
-        """Run work in a savepoint of this transaction; on any exception nothing of it remains."""
-        cursor = Cursor(self._connection)
-        cursor.write("SAVEPOINT work", ())
-        try:
-            result = work(SqlUnitOfWork(self._connection, self._assets))
-        except BaseException:
-            cursor.write("ROLLBACK TO SAVEPOINT work", ())
-            raise
-        finally:
-            cursor.write("RELEASE SAVEPOINT work", ())
-        return result
+    def _sessions(self) -> Sessions:
+        return Sessions(self._connection)
 
 
 class SqlStore:
-    """A store over SQLite or PostgreSQL; make one with `open_store`."""
+    """A store over SQLite or PostgreSQL; make one with `open_store`. Safe to share between threads.
+
+    Writers of one process share transactions (`GroupCommit`), because either database takes one writer at a time: every entry
+    of the journal stands on the one before.
+    """
 
     def __init__(self, reader: Engine, writer: Engine | None, assets: Assets) -> None:
-        self._reader, self._writer, self._assets = reader, writer, assets
-        self._turn, self._here = threading.Lock(), threading.local()
-        self._embedded = reader.dialect.name == "sqlite"
+        self._reader, self._engine, self._assets = reader, writer, assets
+        self._writer = None if writer is None else Writer(writer)
+        self._group, self._here = GroupCommit(self._together), threading.local()
 
     def run(self, work: Callable[[UnitOfWork], T]) -> T:
         """Run work in one serialisable write transaction and commit; tried again on a serialisation failure, ATTEMPTS times.
 
-        A server that restarts is waited for; what it had not committed is run again. Raises Unavailable where the database does
-        not answer or the store was opened read-only, and OutcomeUnknown where it went away during COMMIT.
+        Works of several threads may share the transaction, each in a savepoint: one that fails leaves nothing and hurts no other, and
+        nobody is answered before the commit. A server that restarts is waited for; what it had not committed is run again. Raises
+        Unavailable where the database does not answer or the store was opened read-only or closed, and OutcomeUnknown where it went
+        away during COMMIT.
         """
-        return self.run_with_savepoints(work)
-
-    def run_with_savepoints(self, work: Callable[[SqlUnitOfWork], T]) -> T:
-        """The same for work that wants savepoints of its own (`GroupCommit`)."""
         if self._writer is None:
             raise Unavailable("store", "it was opened read-only")
-        writer = self._writer
-
-        def once() -> T:
-            with self._alone():
-                return self._once(writer, work)
-
-        return self._again(once)
+        if getattr(self._here, "running", False):
+            raise RuntimeError("run() inside run(): work touches nothing but its unit of work")
+        return self._group.run(work)
 
     def read(self, work: Callable[[UnitOfWork], T]) -> T:
         """Run work in one consistent snapshot that cannot write; a server that restarts is waited for. Raises Unavailable."""
@@ -145,6 +118,61 @@ class SqlStore:
 
         return self._again(once)
 
+    def close(self) -> None:
+        """Take no more works, answer everybody who waits for one, and close every connection."""
+        self._group.close()
+        if self._writer is not None:
+            self._writer.close()
+        for engine in (self._reader, self._engine):
+            if engine is not None:
+                engine.dispose()
+
+    def _together(self, works: Sequence[Work]) -> Sequence[Outcome]:
+        """Everything in one transaction; where that failed because of one of them, each in its own."""
+        self._here.running = True
+        try:
+            if len(works) > 1:
+                try:
+                    return self._committed(lambda connection: [self._attempt(connection, work) for work in works])
+                except Unavailable as error:
+                    if not isinstance(error.__cause__, DBAPIError) or ends_all(error.__cause__):
+                        return [Outcome(error=error) for _ in works]
+            return [self._alone(work) for work in works]
+        finally:
+            self._here.running = False
+
+    def _alone(self, work: Work) -> Outcome:
+        try:
+            return Outcome(self._committed(lambda connection: work(SqlUnitOfWork(connection, self._assets))))
+        except Exception as error:  # noqa: BLE001  # whatever it is, it belongs to whoever handed in the work
+            return Outcome(error=error)
+
+    def _attempt(self, connection: Connection, work: Work) -> Outcome:
+        """One work among others. What ends the whole transaction is raised; what is this work's own is its outcome, and undone."""
+        cursor = Cursor(connection)
+        cursor.write("SAVEPOINT work", ())
+        try:
+            outcome = Outcome(work(SqlUnitOfWork(connection, self._assets)))
+        except SQLAlchemyError as error:
+            if isinstance(error, DBAPIError) and ends_all(error):
+                raise
+            outcome = Outcome(error=_unavailable(error))
+        except Exception as error:  # noqa: BLE001  # a refusal or a fault of this work alone
+            outcome = Outcome(error=error)
+        if (
+            outcome.error is not None
+        ):  # raises where there is no savepoint any more, and then nothing of anybody's stands
+            cursor.write("ROLLBACK TO SAVEPOINT work", ())
+        cursor.write("RELEASE SAVEPOINT work", ())
+        return outcome
+
+    def _committed(self, work: Callable[[Connection], T]) -> T:
+        """One transaction, run until it stands or the database refuses it."""
+        writer = self._writer
+        if writer is None:
+            raise Unavailable("store", "it was opened read-only")
+        return self._again(lambda: writer.once(work))
+
     def _again(self, once: Callable[[], T]) -> T:
         """Run one transaction until the database takes or refuses it: ATTEMPTS races, RETURNS_WITHIN seconds without a server."""
         races, begun = 0, time.monotonic()
@@ -152,51 +180,15 @@ class SqlStore:
             try:
                 return once()
             except DBAPIError as error:
-                races += _is_race(error)
-                waits = _is_away(error) or _is_busy(error)
-                again = time.monotonic() - begun < RETURNS_WITHIN if waits else _is_race(error) and races < ATTEMPTS
+                races += is_race(error)
+                waits = is_away(error) or is_busy(error)
+                again = time.monotonic() - begun < RETURNS_WITHIN if waits else is_race(error) and races < ATTEMPTS
                 if not again:
                     raise _unavailable(error) from error
             except (SQLAlchemyError, PoolTimeout) as error:
                 raise _unavailable(error) from error
             pause = min(_LONGEST_PAUSE, 0.004 * 2 ** max(1, races)) if races else _LONGEST_PAUSE
             time.sleep(random.uniform(0, pause))  # noqa: S311  # spreads retries, no secret
-
-    def close(self) -> None:
-        """Close every connection."""
-        for engine in (self._reader, self._writer):
-            if engine is not None:
-                engine.dispose()
-
-    def _once(self, engine: Engine, work: Callable[[SqlUnitOfWork], T]) -> T:
-        with engine.connect() as connection, connection.begin() as transaction:
-            if (
-                not self._embedded
-            ):  # queue before the snapshot is taken, or every writer but one would have to start again
-                connection.execute(text("LOCK TABLE writer IN EXCLUSIVE MODE"))
-            result = work(SqlUnitOfWork(connection, self._assets))
-            try:
-                transaction.commit()
-            except DBAPIError as error:
-                if _is_away(error):
-                    raise OutcomeUnknown("store", "the connection broke during COMMIT; ask what stands") from error
-                raise
-            return result
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One SQLite writer at a time in this process: waiting on a lock is fair, its busy handler sleeps up to 100 ms."""
-        if getattr(self._here, "running", False):
-            raise RuntimeError("run() inside run(): work touches nothing but its unit of work")
-        self._here.running = True
-        try:
-            if self._embedded:
-                with self._turn:
-                    yield
-            else:
-                yield
-        finally:
-            self._here.running = False
 
 
 def open_store(url: str, assets: Assets, *, read_only: bool = False) -> SqlStore:
@@ -229,27 +221,9 @@ def migrate(url: str) -> None:
         engine.dispose()
 
 
-def _is_race(error: DBAPIError) -> bool:
-    """Another transaction was in the way; this one left nothing."""
-    return getattr(error.orig, "sqlstate", None) in _TRY_AGAIN
-
-
-def _is_busy(error: DBAPIError) -> bool:
-    """Another process held SQLite's file for longer than the busy handler waits."""
-    code = getattr(error.orig, "sqlite_errorcode", None)
-    return isinstance(code, int) and code & 0xFF in _BUSY
-
-
-def _is_away(error: DBAPIError) -> bool:
-    """There is no server, or not this connection to it any more. libpq's own failures have no SQLSTATE."""
-    known = getattr(error.orig, "sqlstate", "")
-    if known is None:
-        return type(error.orig).__name__ in ("OperationalError", "InterfaceError", "ConnectionTimeout")
-    return str(known).startswith(_AWAY)
-
-
 def _unavailable(error: SQLAlchemyError) -> CustodyError:
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    return Unavailable(
-        "store", f"{type(cause).__name__}: {str(cause).strip().splitlines()[0] if str(cause).strip() else ''}"
-    )
+    said = str(cause).strip().splitlines() or [""]
+    told = Unavailable("store", f"{type(cause).__name__}: {said[0]}")
+    told.__cause__ = error
+    return told

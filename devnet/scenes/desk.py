@@ -156,7 +156,7 @@ def outcome(attempt: Callable[[], Transfer]) -> set[str]:
 
 def all_transfers(work: UnitOfWork) -> list[Transfer]:
     """Every transfer of a demonstration, oldest first."""
-    return [transfer for _, transfer in work.transfers.page(0, 500)]
+    return [found for _, found in work.transfers.examine(0, 500) if isinstance(found, Transfer)]
 
 
 def find(stage: Stage, reference: str) -> Transfer:

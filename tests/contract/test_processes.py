@@ -8,7 +8,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,8 +20,7 @@ from custody.flows import worker
 from custody.flows.ports import UnitOfWork
 from custody.rules.errors import Unavailable
 from custody.rules.transfers import Status, Transfer
-from custody.store import GroupCommit, SqlStore, engines, migrate, open_store, unit_of_work
-from custody.store.unit_of_work import OutcomeUnknown, SqlUnitOfWork
+from custody.store import OutcomeUnknown, SqlStore, engines, migrate, open_store, unit_of_work
 from devnet.postgres import Postgres
 from tests.fakes import crowd, ledger
 from tests.fakes.payouts import Workshop
@@ -72,7 +70,7 @@ def test_a_thousand_withdrawals_of_one_balance(url: str) -> None:
             told[what] = told.get(what, 0) + count
     assert told == {"taken": 500, "insufficient_balance": 500}
     assert (shop.balance(AVAILABLE), shop.balance(HELD)) == (0, 500 * crowd.UNITS)
-    found = store.read(lambda work: [t for _, t in work.transfers.page(0, 2000)])
+    found = store.read(lambda work: [t for _, t in work.transfers.examine(0, 2000)])
     assert len(found) == 500
     assert sum(t.intent.amount for t in found if t.intent.asset == "ETH") == 500 * crowd.UNITS
     holds = [transfer.hold for transfer in found]
@@ -236,38 +234,6 @@ def test_a_connection_that_breaks(make_url: Callable[[str], str]) -> None:
         store.run(partial(work, True, 2))
     assert runs == [1, 1, 2]
     assert [e.entry.origin.height for e in store.read(lambda work: work.journal.read())] == [1]  # type: ignore[union-attr]
-    store.close()
-
-
-class _Unheard(SqlStore):
-    """A store whose commits succeed, and nobody hears of it."""
-
-    def run_with_savepoints(self, work: Callable[[SqlUnitOfWork], T]) -> T:
-        super().run_with_savepoints(work)
-        raise OutcomeUnknown("store", "the connection broke during COMMIT")
-
-
-def test_a_shared_commit_of_which_nobody_knows(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of those who shared it is told so, and no work is run again: what stands already would be done twice, or refused."""
-    store = open_store(url, ledger.ASSETS)
-    monkeypatch.setattr(store, "__class__", _Unheard)
-    runs: list[int] = []
-
-    def work(height: int, work: UnitOfWork) -> None:
-        runs.append(height)
-        work.journal.append(ledger.credit(ledger.native(height)), ledger.NOW)
-
-    with GroupCommit(store) as group:
-        blocker = threading.Event()
-        first = group.submit(lambda _: blocker.wait(10))  # so that the next two share one commit
-        both = [group.submit(partial(work, height)) for height in (1, 2)]
-        blocker.set()
-        futures: list[Future[Any]] = [first, *both]
-        for future in futures:
-            with pytest.raises(OutcomeUnknown):
-                future.result(20)
-    assert runs == [1, 2]
-    assert store.read(lambda work: work.journal.head().position) == 2
     store.close()
 
 

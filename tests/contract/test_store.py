@@ -22,7 +22,6 @@ from custody.rules.ledger import (
     credit_deposit,
     entry_hash,
     manual,
-    reverse_deposit,
     settle,
 )
 from custody.rules.origins import Reversal
@@ -42,6 +41,7 @@ from tests.fakes.ledger import (
     HOT_ETH,
     NOW,
     SETTLER,
+    STRAY,
     SUSPENSE,
     USD,
     agreed,
@@ -51,8 +51,10 @@ from tests.fakes.ledger import (
     credit,
     move,
     native,
+    reverse_deposit,
     settled,
     settlement,
+    stray,
     token,
     trade,
 )
@@ -102,7 +104,7 @@ class TestJournal:
             credit(token(2)),
             credit(coins(3)),
             suspense,
-            manual(agreed(move(100)), ASSETS),
+            manual(agreed(move(100, str(stray(4)))), ASSETS),
             credit(token(5, 10**9)),
         ]
         recorded = [put(store, entry, NOW + n) for n, entry in enumerate(entries)]
@@ -125,7 +127,7 @@ class TestJournal:
         put(store, credit(native(2, 300, ANA_ETH)))
         put(store, credit_deposit(native(3, 50, HOT_ETH), HOT, SUSPENSE, Amount(ETH, 50)))
         put(store, manual(agreed(move(20, credit_to="customer_available:bo")), ASSETS))
-        expected = {(HOT, ETH, 1050), (ANA, ETH, 1000), (SUSPENSE, ETH, 30), (BO, ETH, 20)}
+        expected = {(HOT, ETH, 1050), (ANA, ETH, 1000), (STRAY, ETH, 30), (BO, ETH, 20)}
         assert store.read(lambda work: set(work.journal.balances())) == expected
         totals = {
             (AccountKind.WALLET, ETH, 1050),
@@ -174,7 +176,7 @@ class TestJournal:
 
         def work(work: UnitOfWork) -> tuple[int, int]:
             first = work.journal.append(credit_deposit(native(1, 500, HOT_ETH), HOT, SUSPENSE, Amount(ETH, 500)), NOW)
-            second = work.journal.append(manual(agreed(move(500)), ASSETS), NOW)
+            second = work.journal.append(manual(agreed(move(500, str(stray(1)))), ASSETS), NOW)
             return first.position, second.position
 
         assert store.run(work) == (1, 2)
@@ -225,8 +227,8 @@ class TestOnce:
     def test_manual_id(self, store: Store) -> None:
         """A manual entry's id."""
         put(store, credit_deposit(native(1, 9000, HOT_ETH), HOT, SUSPENSE, Amount(ETH, 9000)))
-        put(store, manual(agreed(move(10)), ASSETS))
-        assert refusal(lambda: put(store, manual(agreed(move(20)), ASSETS))) == {Rule.ALREADY_RECORDED}
+        put(store, manual(agreed(move(10, str(stray(1)))), ASSETS))
+        assert refusal(lambda: put(store, manual(agreed(move(20, str(stray(1)))), ASSETS))) == {Rule.ALREADY_RECORDED}
 
     def test_reversal(self, store: Store) -> None:
         """One entry is reversed once."""
@@ -389,7 +391,7 @@ class TestTransactions:
         def take(thread: int) -> None:
             for number in range(3):
                 try:
-                    put(store, manual(agreed(move(100, name=f"m{thread}/{number}")), ASSETS))
+                    put(store, manual(agreed(move(100, str(stray(1)), name=f"m{thread}/{number}")), ASSETS))
                     succeeded.append(thread)
                 except Refused as error:
                     refused.extend(error.refusals)

@@ -3,12 +3,9 @@
 
 # ruff: noqa: S608  # raw SQL by hand is what these tests are
 
-import threading
 from collections.abc import Callable, Iterator
 from decimal import Decimal
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import sqlalchemy
@@ -21,14 +18,13 @@ from custody.commands.ledger import app as ledger_app
 from custody.flows.ports import UnitOfWork
 from custody.rules.amounts import UINT256_MAX, Amount
 from custody.rules.errors import InvalidInput, Unavailable
-from custody.rules.ledger import AccountKind, credit_deposit, manual, reverse_deposit, settle
+from custody.rules.ledger import AccountKind, credit_deposit, manual, settle
 from custody.rules.origins import Reversal
-from custody.rules.refusals import Refused, Rule
+from custody.rules.refusals import Rule
 from custody.rules.settlements import FeeLeg
 from custody.settings import PartSettings, Settings
-from custody.store import GroupCommit, grant_reader, migrate, open_store
+from custody.store import grant_reader, migrate, open_store
 from custody.store.tables import metadata
-from custody.store.unit_of_work import SqlUnitOfWork
 from tests.fakes.ledger import (
     ASSETS,
     ETH,
@@ -44,6 +40,7 @@ from tests.fakes.ledger import (
     credit,
     move,
     native,
+    reverse_deposit,
     settled,
     settlement,
     token,
@@ -320,8 +317,8 @@ class TestDurability:
     def test_sqlite(self, make_url: Callable[[str], str]) -> None:
         """WAL, synchronous=FULL, foreign keys: on the connection that writes."""
         store = open_store(make_url("sqlite"), ASSETS)
-        assert store._writer is not None
-        with store._writer.connect() as connection:
+        assert store._engine is not None
+        with store._engine.connect() as connection:
             found = [
                 connection.exec_driver_sql(f"PRAGMA {p}").scalar()
                 for p in ("journal_mode", "synchronous", "foreign_keys")
@@ -333,8 +330,8 @@ class TestDurability:
         """SERIALIZABLE for work, REPEATABLE READ READ ONLY for a snapshot."""
         store = open_store(make_url("postgresql"), ASSETS)
         shown = "SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only')"
-        assert store._writer is not None
-        with store._writer.begin() as writing, store._reader.begin() as reading:
+        assert store._engine is not None
+        with store._engine.begin() as writing, store._reader.begin() as reading:
             assert tuple(writing.exec_driver_sql(shown).one()) == ("serializable", "off")
             assert tuple(reading.exec_driver_sql(shown).one()) == ("repeatable read", "on")
         store.close()
@@ -515,82 +512,3 @@ def _take(number: int, work: UnitOfWork) -> int:
 
 def _add(customer: str, work: UnitOfWork) -> None:
     work.customers.add(customer)
-
-
-class TestGroupCommit:
-    """Many works, one commit, each with its own fate."""
-
-    def test_each_its_own(self, url: str) -> None:
-        """Those that fail leave nothing; the others are there, in one line of positions."""
-        store = open_store(url, ASSETS)
-        with GroupCommit(store) as group:
-            hold = group.submit(
-                lambda work: work.journal.append(
-                    credit_deposit(native(1, 500, HOT_ETH), HOT, SUSPENSE, Amount(ETH, 500)), NOW
-                )
-            )
-            futures = [group.submit(partial(_take, n)) for n in range(8)]
-            assert hold.result().position == 1
-            outcomes = [future.exception() or future.result() for future in futures]
-        assert outcomes[:5] == [2, 3, 4, 5, 6]
-        assert [type(o) for o in outcomes[5:]] == [Refused] * 3
-        assert store.read(lambda work: (work.journal.balance(SUSPENSE, ETH), work.journal.head().position)) == (0, 6)
-        store.close()
-
-    def test_one_commit(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        """What waits together is committed together."""
-        store = open_store(url, ASSETS)
-        began, go = threading.Event(), threading.Event()
-        transactions: list[int] = []
-
-        def first(work: UnitOfWork) -> None:
-            began.set()
-            assert go.wait(20)
-
-        with GroupCommit(store) as group:
-            plain = store.run_with_savepoints
-
-            def counted(work: Callable[[SqlUnitOfWork], Any]) -> Any:
-                transactions.append(1)
-                return plain(work)
-
-            monkeypatch.setattr(store, "run_with_savepoints", counted)
-            futures = [group.submit(first)]
-            assert began.wait(20)
-            futures += [group.submit(partial(_add, f"c{n}")) for n in range(50)]
-            go.set()
-            for future in futures:
-                future.result(20)
-        assert len(transactions) == 2
-        assert store.read(lambda work: len(work.customers.ids())) == 50
-        store.close()
-
-    def test_a_fault_takes_nobody_with_it(self, url: str) -> None:
-        """Work that breaks the shared transaction is told so; the others run again and succeed."""
-        store = open_store(url, ASSETS)
-        broken = "INSERT INTO balances VALUES ('suspense', 'ETH', '-1')"
-        with GroupCommit(store) as group:
-            block = threading.Event()
-            group.submit(lambda work: block.wait(20))
-            futures = [group.submit(partial(_add, "ana"))]
-            bad = group.submit(lambda work: work.journal._connection.exec_driver_sql(broken))  # type: ignore[attr-defined]
-            futures.append(group.submit(partial(_add, "bo")))
-            block.set()
-            for future in futures:
-                future.result(20)
-            assert isinstance(bad.exception(20), Unavailable)
-        assert store.read(lambda work: work.customers.ids()) == {"ana", "bo"}
-        store.close()
-
-    def test_closed(self, url: str) -> None:
-        """Nothing is taken after closing, and what was taken is written."""
-        store = open_store(url, ASSETS)
-        group = GroupCommit(store)
-        future = group.submit(lambda work: work.customers.add("ana"))
-        group.close()
-        group.close()
-        assert future.done()
-        with pytest.raises(Unavailable):
-            group.run(lambda work: work.customers.add("bo"))
-        assert group.read(lambda work: work.customers.ids()) == {"ana"}
-        store.close()

@@ -27,13 +27,13 @@ from custody.flows.ports import Store, UnitOfWork
 from custody.rules.amounts import Amount, Asset
 from custody.rules.ledger import (
     Account,
+    AccountKind,
     Entry,
     JournalEntry,
     JournalHead,
     credit_deposit,
     manual,
     replay,
-    reverse_deposit,
     settle,
 )
 from custody.rules.origins import Reversal
@@ -54,8 +54,10 @@ from tests.fakes.ledger import (
     credit,
     move,
     native,
+    reverse_deposit,
     settled,
     settlement,
+    stray,
 )
 from tests.fakes.store import FakeStore
 
@@ -66,13 +68,13 @@ import sys
 from custody.rules.refusals import Refused
 from custody.rules.ledger import manual
 from custody.store import open_store
-from tests.fakes.ledger import ASSETS, NOW, agreed, move
+from tests.fakes.ledger import ASSETS, NOW, agreed, move, stray
 
 url, name = sys.argv[1:]
 store = open_store(url, ASSETS)
 taken = 0
 for number in range(6):
-    entry = manual(agreed(move(100, name=f"{name}/{number}")), ASSETS)
+    entry = manual(agreed(move(100, str(stray(1)), name=f"{name}/{number}")), ASSETS)
     try:
         store.run(lambda work: work.journal.append(entry, NOW))
         taken += 1
@@ -175,11 +177,13 @@ class LedgerMachine(RuleBasedStateMachine):
         batch = settlement(Trade(f"t{self.count}", legs, fees), name=f"s{self.count}")
         self._try(settle(settled(batch), ASSETS))
 
-    @rule(units=AMOUNTS, customer=st.sampled_from(CUSTOMERS))
-    def find_owner(self, units: int, customer: str) -> None:
-        """Two people credit a customer out of suspense."""
+    @rule(units=AMOUNTS, customer=st.sampled_from(CUSTOMERS), data=st.data())
+    def find_owner(self, units: int, customer: str, data: st.DataObject) -> None:
+        """Two people credit a customer out of what one event brought, or never did."""
         self.count += 1
-        entry = move(units, credit_to=f"customer_available:{customer}", name=f"m{self.count}")
+        known = sorted(str(account) for account, _ in self.model if account.kind is AccountKind.SUSPENSE)
+        event = data.draw(st.sampled_from([*known, str(stray(10**6))]))
+        entry = move(units, event, credit_to=f"customer_available:{customer}", name=f"m{self.count}")
         self._try(manual(agreed(entry), ASSETS))
 
     @precondition(lambda self: self.credits)

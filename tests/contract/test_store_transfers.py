@@ -152,7 +152,7 @@ class TestTransfers:
         """Key, proposal and intent are each taken once."""
         add(store, transfer(), "k")
         assert rules(lambda: add(store, second, key)) == found
-        assert len(store.read(lambda w: w.transfers.page())) == 1
+        assert len(store.read(lambda w: w.transfers.examine())) == 1
 
     def test_moves_are_kept(self, store: Store) -> None:
         """Each step is a line; a second mover who read an old state is refused."""
@@ -174,7 +174,7 @@ class TestTransfers:
         moved(store, ours[2], Status.CANCELLED)
         pages = store.read(
             lambda w: [
-                [t.intent.id for _, t in w.transfers.page(**asked)]
+                [t.intent.id for _, t in w.transfers.examine(**asked)]
                 for asked in (
                     {},
                     {"limit": 2},
@@ -185,8 +185,8 @@ class TestTransfers:
             ]
         )
         assert pages == [["id-1", "id-2", "id-3"], ["id-1", "id-2"], ["id-2"], ["id-3"], []]
-        (number, _), *_ = store.read(lambda w: w.transfers.page())
-        assert [t.intent.id for _, t in store.read(lambda w: w.transfers.page(number))] == ["id-2", "id-3"]
+        (number, _), *_ = store.read(lambda w: w.transfers.examine())
+        assert [t.intent.id for _, t in store.read(lambda w: w.transfers.examine(number))] == ["id-2", "id-3"]
 
     def test_expiring(self, store: Store) -> None:
         """Only what may not have been asked to be signed."""
@@ -205,7 +205,7 @@ class TestTransfers:
 
         with pytest.raises(ZeroDivisionError):
             store.run(fail)
-        assert store.read(lambda w: w.transfers.page()) == []
+        assert store.read(lambda w: w.transfers.examine()) == []
 
 
 class TestWindows:
@@ -502,6 +502,7 @@ class TestDatabases:
 
 
 Damage = Callable[[Store, Transfer, Permit], None]
+Scrawl = Callable[[Store, bytes, bytes], None]
 
 
 @pytest.fixture(params=("fake", "sqlite", "postgresql"))
@@ -539,8 +540,69 @@ def damaged(request: pytest.FixtureRequest, make_url: Callable[[str], str]) -> I
     store.close()
 
 
+@pytest.fixture(params=("fake", "sqlite", "postgresql"))
+def scrawled(request: pytest.FixtureRequest, make_url: Callable[[str], str]) -> Iterator[tuple[Store, Scrawl]]:
+    """A store, and somebody who overwrites the documents of one transfer and of one enrolment, by their digests."""
+    if request.param == "fake":
+
+        def change(store: Store, transfer: bytes, enrolment: bytes) -> None:
+            store.run(lambda work: work.transfers._state.damaged.update({transfer, enrolment}))  # type: ignore[attr-defined]
+            store.run(lambda work: work.transfers._state.unreadable.add(transfer))  # type: ignore[attr-defined]
+
+        yield FakeStore(), change
+        return
+    url = make_url(request.param)
+    store = open_store(url, ASSETS)
+
+    def overwrite(store: Store, transfer: bytes, enrolment: bytes) -> None:
+        engine = sqlalchemy.create_engine(url)
+        with engine.begin() as connection:
+            if url.startswith("sqlite"):
+                triggers = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+                for (name,) in connection.exec_driver_sql(triggers).all():
+                    connection.exec_driver_sql(f"DROP TRIGGER {name}")
+            else:
+                connection.exec_driver_sql("SET session_replication_role = replica")
+            for table, digest in (("transfers", transfer), ("enrolments", enrolment)):
+                changed = sqlalchemy.text(f"UPDATE {table} SET body = '{{}}' WHERE digest = :digest")  # noqa: S608
+                connection.execute(changed, {"digest": digest})
+        engine.dispose()
+
+    yield store, overwrite
+    store.close()
+
+
 class TestDamaged:
     """One row that somebody changed is told, and hides no other."""
+
+    def test_documents_overwritten(self, scrawled: tuple[Store, Scrawl]) -> None:
+        """A transfer of which nothing is left but its row names its wallet, and no asset; an enrolment names itself."""
+        store, change = scrawled
+        ours = [add(store, transfer(n)) for n in (1, 2)]
+        signed = [
+            Signed(Enrolment(EVM.name, place, "customer:ana", "customer_withdrawal", ZERO32, NOW + DAY), ())
+            for place in ("0xone", "0xtwo", "0xthree")
+        ]
+        for one in signed:
+            store.run(lambda work, one=one: work.enrolments.add(one, NOW))
+        broken = signed[1].message.struct_hash
+        change(store, ours[0].digest, broken)
+        (_, told), (_, whole) = store.read(lambda work: work.transfers.examine())
+        assert isinstance(told, Damaged)
+        assert (told.name, told.wallet, told.assets) == (ours[0].digest.hex(), ours[0].intent.wallet, frozenset())
+        assert whole == ours[1]
+        listed = store.read(lambda work: [*work.enrolments.examine(limit=2), *work.enrolments.examine(2)])
+        assert [number for number, _ in listed] == [1, 2, 3]
+        assert [e.enrolment for _, e in listed if not isinstance(e, Damaged)] == [signed[0], signed[2]]
+        (damaged,) = (e for _, e in listed if isinstance(e, Damaged))
+        assert (damaged.name, damaged.why.rule) == (broken.hex(), Rule.ROW_DAMAGED)
+        for ask in (
+            lambda work: work.enrolments.get(broken),
+            lambda work: work.enrolments.at(EVM.name, "0xtwo"),
+            lambda work: work.enrolments.of("customer:ana"),
+        ):
+            with pytest.raises(InvalidInput):
+                store.read(ask)
 
     def test_told(self, damaged: tuple[Store, Damage]) -> None:
         """Pages, permits and what expires go on; whoever asks for that one is refused."""
@@ -557,13 +619,13 @@ class TestDamaged:
         assert isinstance(told, Damaged)
         assert (told.name, told.why.rule) == (ours[1].digest.hex(), Rule.ROW_DAMAGED)
         assert ours[1].digest.hex() in str(told.why)
+        assert (told.wallet, told.assets) == (ours[1].intent.wallet, {ours[1].intent.asset})
         permits = store.read(lambda work: work.transfers.examine_permitted())
         assert permits[1:] == [pinned[1]]
         assert isinstance(permits[0], Damaged)
         assert permits[0].anchor == pinned[0].reservation.anchor
         assert store.read(lambda work: work.transfers.expiring(NOW + DAY)) == [t.digest for t in ours]
         for ask in (
-            lambda work: work.transfers.page(),
             lambda work: work.transfers.get(ours[1].digest),
             lambda work: work.transfers.permitted(),
         ):

@@ -14,8 +14,7 @@ from typing import Any, Final
 from custody.flows import proposals
 from custody.rules.errors import Unavailable
 from custody.rules.refusals import Refused
-from custody.store import migrate, open_store
-from custody.store.unit_of_work import OutcomeUnknown
+from custody.store import OutcomeUnknown, migrate, open_store
 from tests.fakes import ledger, treasury
 from tests.fakes.trust import ASSETS
 

@@ -33,7 +33,9 @@ class TransferState:
     envelopes: list[Envelope] = field(default_factory=list)
     enrolments: list[Enrolled] = field(default_factory=list)
     damaged: set[bytes | Anchor] = field(default_factory=set)
-    """Transfers, by digest, and permits, by anchor, whose rows somebody changed behind everybody's back."""
+    """Transfers and enrolments, by digest, and permits, by anchor, whose rows somebody changed behind everybody's back."""
+    unreadable: set[bytes] = field(default_factory=set)
+    """Damaged transfers, by digest, of whose document nothing can be read."""
 
     def copy(self) -> "TransferState":
         """A snapshot."""
@@ -47,6 +49,7 @@ class TransferState:
             list(self.envelopes),
             list(self.enrolments),
             set(self.damaged),
+            set(self.unreadable),
         )
 
 
@@ -67,12 +70,12 @@ class FakeEnrolments:
 
     def get(self, digest: bytes) -> Enrolled | None:
         """By hash."""
-        return next((e for e in self._state.enrolments if e.enrolment.message.struct_hash == digest), None)
+        return next((self._whole(e) for e in self._state.enrolments if _hash(e) == digest), None)
 
     def at(self, chain: str, address: str) -> Sequence[Enrolled]:
         """Of an address, newest first."""
         found = [
-            e
+            self._whole(e)
             for e in self._state.enrolments
             if (e.enrolment.message.chain, e.enrolment.message.address) == (chain, address)
         ]
@@ -80,15 +83,27 @@ class FakeEnrolments:
 
     def of(self, owner: str) -> Sequence[Enrolled]:
         """Of an owner, newest first."""
-        return [e for e in self._state.enrolments if e.enrolment.message.owner == owner][::-1]
+        return [self._whole(e) for e in self._state.enrolments if e.enrolment.message.owner == owner][::-1]
 
-    def page(self, after: int = 0, limit: int = 1000) -> Sequence[tuple[int, Enrolled]]:
+    def examine(self, after: int = 0, limit: int = 1000) -> Sequence[tuple[int, Enrolled | Damaged]]:
         """In the order they came."""
-        return list(enumerate(self._state.enrolments, start=1))[after : after + limit]
+        listed = list(enumerate(self._state.enrolments, start=1))[after : after + limit]
+        return [
+            (n, _damaged("enrolments", _hash(e).hex()) if _hash(e) in self._state.damaged else e) for n, e in listed
+        ]
+
+    def _whole(self, found: Enrolled) -> Enrolled:
+        if _hash(found) in self._state.damaged:
+            raise InvalidInput("enrolments", Rule.ROW_DAMAGED, "something else", "what was signed")
+        return found
 
 
-def _damaged(table: str, name: str, anchor: Anchor | None = None) -> Damaged:
-    return Damaged(name, Refusal(Rule.ROW_DAMAGED, table=table, digest=name, why="it says something else"), anchor)
+def _hash(enrolled: Enrolled) -> bytes:
+    return enrolled.enrolment.message.struct_hash
+
+
+def _damaged(table: str, name: str, **more: Any) -> Damaged:
+    return Damaged(name, Refusal(Rule.ROW_DAMAGED, table=table, digest=name, why="it says something else"), **more)
 
 
 class FakeTransfers:
@@ -97,13 +112,15 @@ class FakeTransfers:
     def __init__(self, state: TransferState, check: Callable[[], None]) -> None:
         self._state, self._check = state, check
 
-    def add(self, transfer: Transfer, scope: str, key: str, body: bytes) -> None:
+    def add(self, transfer: Transfer, scope: str, key: str, body: bytes, submitted: Transfer | None = None) -> None:
         """A new one."""
         self._check()
         raise_if(self._refusals(transfer, scope, key))
         self._state.transfers[transfer.digest] = transfer
         self._state.keys[scope, key] = (body, transfer.digest)
-        self._note(transfer, transfer.waiting_for)
+        for each in (submitted, transfer):
+            if each is not None:
+                self._note(each, each.waiting_for)
 
     def asked(self, scope: str, key: str) -> tuple[bytes, Transfer] | None:
         """By key."""
@@ -123,19 +140,6 @@ class FakeTransfers:
         """Of a proposal."""
         return next((self._whole(t) for t in self._state.transfers.values() if t.intent.proposal == proposal), None)
 
-    def page(
-        self,
-        after: int = 0,
-        limit: int = 100,
-        *,
-        account: str | None = None,
-        wallet: bytes | None = None,
-        statuses: Collection[Status] = (),
-    ) -> Sequence[tuple[int, Transfer]]:
-        """Numbered from 1."""
-        filters: Any = {"account": account, "wallet": wallet, "statuses": statuses}
-        return [(number, self._whole(t)) for number, t in self._listed(after, limit, **filters)]
-
     def examine(
         self,
         after: int = 0,
@@ -145,7 +149,7 @@ class FakeTransfers:
         wallet: bytes | None = None,
         statuses: Collection[Status] = (),
     ) -> Sequence[tuple[int, Transfer | Damaged]]:
-        """With those that are damaged."""
+        """Numbered from 1, with those that are damaged."""
         filters: Any = {"account": account, "wallet": wallet, "statuses": statuses}
         return [(number, self._examined(t)) for number, t in self._listed(after, limit, **filters)]
 
@@ -254,7 +258,7 @@ class FakeTransfers:
     def examine_permitted(self) -> Sequence[Permit | Damaged]:
         """With those that are damaged."""
         return [
-            _damaged("permits", anchor_key(p.reservation.anchor), p.reservation.anchor)
+            _damaged("permits", anchor_key(p.reservation.anchor), anchor=p.reservation.anchor)
             if p.reservation.anchor in self._state.damaged
             else p
             for p in self._unfinished()
@@ -285,8 +289,11 @@ class FakeTransfers:
         return [e for e in self._state.envelopes if e.anchor == anchor]
 
     def _examined(self, transfer: Transfer) -> Transfer | Damaged:
-        is_damaged = transfer.digest in self._state.damaged
-        return _damaged("transfers", transfer.digest.hex()) if is_damaged else transfer
+        if transfer.digest not in self._state.damaged:
+            return transfer
+        intent, name = transfer.intent, transfer.digest.hex()
+        named = frozenset[str]() if transfer.digest in self._state.unreadable else frozenset({intent.asset})
+        return _damaged("transfers", name, wallet=intent.wallet, assets=named)
 
     def _whole(self, transfer: Transfer) -> Transfer:
         if transfer.digest in self._state.damaged:
@@ -318,7 +325,7 @@ class FakeTransfers:
 
     def _permit_refusals(self, new: Permit) -> Iterator[Refusal]:
         anchor, references = new.reservation.anchor, new.reservation.references
-        if anchor.reference not in references or len(set(references)) != len(references) or not new.intents:
+        if anchor.reference not in references or len(set(references)) != len(references):
             yield Refusal(Rule.MALFORMED, field="permit", references=list(references))
         for known in self._state.permits:
             at = known.reservation.anchor

@@ -24,7 +24,7 @@ from custody.rules.signatures import Signed
 from custody.rules.transfers import Status, SubStatus, Transfer
 from custody.rules.typed import Domain
 from custody.rules.wallets import Tier
-from custody.store import GroupCommit, migrate, open_store
+from custody.store import migrate, open_store
 from tests.fakes.api import Api
 from tests.fakes.seat import BITCOIN, EVM, NOW, ed25519, secp256k1, signed_by
 from tests.fakes.treasury import (
@@ -73,7 +73,10 @@ def body(signed_proposal: Signed[Proposal]) -> dict[str, Any]:
 
 def untouched(t: Treasury) -> bool:
     """No transfer, no hold."""
-    return t.store.read(lambda w: not w.transfers.page()) and (t.balance(AVAILABLE), t.balance(HELD)) == (147 * ONE, 0)
+    return t.store.read(lambda w: not w.transfers.examine()) and (t.balance(AVAILABLE), t.balance(HELD)) == (
+        147 * ONE,
+        0,
+    )
 
 
 class TestProposals:
@@ -425,15 +428,14 @@ class TestShippedPolicy:
         url = f"sqlite:///{tmp_path / 'ledger.db'}"
         migrate(url)
         store = open_store(url, ASSETS)
-        with GroupCommit(store) as group:
-            t = Treasury(store=group, kernel=kernel(shipped))
-            asked = [signed(proposal(n, amount=5 * ONE)) for n in range(12)]
+        t = Treasury(store=store, kernel=kernel(shipped))
+        asked = [signed(proposal(n, amount=5 * ONE)) for n in range(12)]
 
-            def one(n: int) -> Status:
-                return proposals.propose(group, t.kernel, asked[n], f"k{n}", NOW, n.to_bytes(10)).status
+        def one(n: int) -> Status:
+            return proposals.propose(store, t.kernel, asked[n], f"k{n}", NOW, n.to_bytes(10)).status
 
-            with ThreadPoolExecutor(12) as pool:
-                found = list(pool.map(one, range(12)))
+        with ThreadPoolExecutor(12) as pool:
+            found = list(pool.map(one, range(12)))
         store.close()
         assert found.count(Status.QUEUED) == 5
         assert found.count(Status.PENDING_AUTHORIZATION) == 7

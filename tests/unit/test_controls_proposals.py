@@ -14,7 +14,7 @@ from custody.rules.intents import Proposal
 from custody.rules.refusals import Rule
 from custody.rules.requirement import Outcome
 from custody.rules.signatures import Signed
-from custody.rules.transfers import Transfer
+from custody.rules.transfers import Status, Transfer
 from tests.fakes.controls import Attempt, Case, Control, check_complete, rules_against
 from tests.fakes.seat import NOW, YEAR
 from tests.fakes.treasury import Treasury, approval, kernel, no, proposal, signed
@@ -96,6 +96,17 @@ def permit(t: Treasury, made: Transfer) -> object:
     return t.authorize(t.approve(made, "ana", "bo"))
 
 
+def set_back(t: Treasury, made: Transfer) -> None:
+    """Permitted; and then whoever has the database lets it stand as if nobody had been asked to sign."""
+    permit(t, made)
+    _row(t, made, replace(t.get(made), status=Status.QUEUED))
+
+
+def end_all(t: Treasury, made: Transfer) -> object:
+    """What is past its expiry ends."""
+    return proposals.expire(t.store, t.kernel, made.intent.expiry)
+
+
 def expire(t: Treasury, made: Transfer) -> None:
     """Time goes by."""
     t.now = made.intent.expiry
@@ -103,8 +114,12 @@ def expire(t: Treasury, made: Transfer) -> None:
 
 def rewrite(t: Treasury, made: Transfer) -> None:
     """Whoever has the database changes the amount, and keeps the digest."""
+    _row(t, made, replace(made, intent=replace(made.intent, not_before=NOW - 5)))
+
+
+def _row(t: Treasury, made: Transfer, changed: Transfer) -> None:
     rows: dict[bytes, Transfer] = t.store._state.rows.transfers  # type: ignore[attr-defined]
-    rows[made.digest] = replace(made, intent=replace(made.intent, not_before=NOW - 5))
+    rows[made.digest] = changed
 
 
 def c(function: Callable[..., Any], rule: Rule, nth: int = 1) -> tuple[Control, ...]:
@@ -137,6 +152,9 @@ CASES: Final = [
     Case("approving what was cancelled", c(p._check_unasked, Rule.ILLEGAL_MOVE), done(approve, cancel())),
     Case("approving what expired", c(p._check_unasked, Rule.EXPIRED), done(approve, expire)),
     Case("cancelling what is being signed", c(p._check_unasked, Rule.SIGNATURE_ASKED), done(cancel(), permit), TABLE),
+    Case("cancelling it, its row set back", c(p._release, Rule.SIGNATURE_ASKED), done(cancel(), set_back)),
+    Case("rejecting it, its row set back", c(p._release, Rule.SIGNATURE_ASKED), done(reject("bo"), set_back)),
+    Case("its expiry, its row set back", c(p._release, Rule.SIGNATURE_ASKED), done(end_all, set_back)),
     Case("rejecting other fields", c(p._refuse, Rule.WRONG_DIGEST), done(reject("bo"), rewrite)),
     Case("rejected by a stranger", c(p._refuse, Rule.SIGNER_UNKNOWN), done(reject("mallory"))),
     Case("cancelled by somebody else", c(p._refuse, Rule.SIGNER_UNKNOWN, 2), done(cancel("bo"))),

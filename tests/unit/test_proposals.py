@@ -3,6 +3,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,9 @@ from custody.rules.provenance import Authorities
 from custody.rules.refusals import Refusal, Refused, Rule
 from custody.rules.requirement import Outcome, Requirement
 from custody.rules.signatures import Signed
-from custody.rules.transfers import Status, SubStatus, Transfer
+from custody.rules.transfers import MOVES, Status, SubStatus, Transfer
 from custody.rules.wallets import Tier
-from custody.store import GroupCommit, migrate, open_store
+from custody.store import migrate, open_store
 from tests.fakes.house import DyingStore
 from tests.fakes.seat import BITCOIN, EVM, NOW, YEAR, ed25519, secp256k1
 from tests.fakes.store import FakeStore
@@ -156,7 +157,7 @@ class TestPropose:
         """Each refusal names its rule, and nothing is recorded."""
         t = Treasury()
         assert rule in rules(lambda: t.propose(message))
-        assert t.store.read(lambda w: (w.transfers.page(), w.journal.balance(HELD, ETH))) == ([], 0)
+        assert t.store.read(lambda w: (w.transfers.examine(), w.journal.balance(HELD, ETH))) == ([], 0)
 
     @pytest.mark.parametrize(
         ("sign", "rule"),
@@ -354,7 +355,7 @@ class TestDryRun:
         draft = proposals.dry_run(t.store, t.kernel, signed(proposal(amount=200 * ONE)), NOW)
         assert (draft.decision.outcome, draft.decision.denied_by) == (Outcome.DENY, ("D01",))
         assert [r.rule for r in draft.short] == [Rule.INSUFFICIENT_BALANCE]
-        assert t.store.read(lambda w: w.transfers.page()) == []
+        assert t.store.read(lambda w: w.transfers.examine()) == []
 
 
 class TestApprove:
@@ -478,6 +479,30 @@ class TestEnds:
         assert [e.status for e in proposals.expire(denied.store, denied.kernel, made.intent.expiry)] == [Status.EXPIRED]
         assert (t.balance(HELD), denied.balance(HELD), audit(t)) == (0, 0, [])
 
+    @pytest.mark.parametrize("status", [s for s in Status if not s.is_asked and Status.EXPIRED in MOVES[s]])
+    @pytest.mark.parametrize(
+        "end",
+        [
+            pytest.param(lambda t, made: proposals.cancel(t.store, t.kernel, no(made, "backend"), NOW), id="cancel"),
+            pytest.param(lambda t, made: proposals.reject(t.store, t.kernel, no(made, "bo"), NOW), id="reject"),
+            pytest.param(lambda t, made: proposals.expire(t.store, t.kernel, made.intent.expiry), id="expire"),
+        ],
+    )
+    def test_nothing_ends_beside_its_permit(self, end: Callable[[Treasury, Transfer], Any], status: Status) -> None:
+        """Whatever its row says: somebody set it back to where nobody had been asked to sign. Another one ends all the same."""
+        t = Treasury()
+        made, other = t.propose(), t.propose(proposal(2), key="k2", number=2)
+        t.authorize(t.approve(made, "ana", "bo"))
+        permitted = t.get(made)
+        assert permitted.status is Status.PENDING_SIGNATURE
+        t.store._state.rows.transfers[made.digest] = replace(permitted, status=status)  # type: ignore[attr-defined]
+        assert rules(lambda: end(t, made)) == {Rule.SIGNATURE_ASKED}
+        assert (t.get(made).status, t.balance(HELD) >= ONE) == (status, True)
+        assert t.store.read(lambda w: w.transfers.rejections(made.digest)) == []
+        with suppress(Refused):  # those that expire are ended together, and told together
+            end(t, other)
+        assert t.get(other).status.is_final
+
     def test_released_fees_ripen_anew(self) -> None:
         """What a cancelled fee sweep gives back is accrued fees again."""
         t = Treasury()
@@ -509,26 +534,25 @@ class TestStores:
         url = f"sqlite:///{tmp_path / 'ledger.db'}"
         migrate(url)
         store = open_store(url, ASSETS)
-        with GroupCommit(store) as group:
-            t = Treasury(store=group)
-            each = 3 * ONE
-            asked = [signed(proposal(n, amount=each)) for n in range(1000)]
+        t = Treasury(store=store)
+        each = 3 * ONE
+        asked = [signed(proposal(n, amount=each)) for n in range(1000)]
 
-            def one(number: int) -> set[Rule]:
-                try:
-                    proposals.propose(group, t.kernel, asked[number], f"k{number}", NOW, number.to_bytes(10))
-                except Refused as refused:
-                    return {r.rule for r in refused.refusals}
-                return set()
+        def one(number: int) -> set[Rule]:
+            try:
+                proposals.propose(store, t.kernel, asked[number], f"k{number}", NOW, number.to_bytes(10))
+            except Refused as refused:
+                return {r.rule for r in refused.refusals}
+            return set()
 
-            with ThreadPoolExecutor(16) as pool:
-                answers_given = list(pool.map(one, range(1000)))
-            accepted = answers_given.count(set())
-            assert answers_given.count({Rule.INSUFFICIENT_BALANCE}) == 1000 - accepted
-            assert (accepted, t.balance(AVAILABLE), t.balance(HELD)) == (49, 0, 147 * ONE)
-            recorded = t.store.read(lambda w: w.transfers.page(limit=2000))
-            assert len({transfer.hold for _, transfer in recorded}) == len(recorded) == 49
-            assert audit(t) == []
+        with ThreadPoolExecutor(16) as pool:
+            answers_given = list(pool.map(one, range(1000)))
+        accepted = answers_given.count(set())
+        assert answers_given.count({Rule.INSUFFICIENT_BALANCE}) == 1000 - accepted
+        assert (accepted, t.balance(AVAILABLE), t.balance(HELD)) == (49, 0, 147 * ONE)
+        recorded = t.store.read(lambda w: w.transfers.examine(limit=2000))
+        assert len({transfer.hold for _, transfer in recorded}) == len(recorded) == 49
+        assert audit(t) == []
         store.close()
 
     @pytest.mark.parametrize("after", [False, True], ids=["commit lost", "answer lost"])

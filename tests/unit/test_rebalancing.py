@@ -12,6 +12,7 @@ import pytest
 from custody.balancing import balance_forever, line_of
 from custody.flows import proposals
 from custody.flows.kernel import Kernel
+from custody.flows.ports import Damaged
 from custody.flows.rebalancing import (
     PATIENCE,
     WORTH,
@@ -25,19 +26,19 @@ from custody.flows.rebalancing import (
     pair,
     plan,
 )
-from custody.flows.rebalancing_cycle import Line, Rebalancer, cycle, snapshot
+from custody.flows.rebalancing_cycle import Line, Rebalancer, cycle, may_concern, snapshot
 from custody.rules.amounts import Asset
 from custody.rules.deposits import BlockRef
 from custody.rules.errors import InvalidInput, Unavailable
 from custody.rules.hot_bands import HotBand
 from custody.rules.intents import Proposal
-from custody.rules.refusals import Refused, Rule
+from custody.rules.refusals import Refusal, Refused, Rule
 from custody.rules.requirement import Outcome
 from custody.rules.transfers import Status, Transfer
 from custody.rules.wallets import Address, Chain, Tier
 from tests.fakes.seat import BITCOIN, EVM, NOW, ed25519
 from tests.fakes.treasury import AVAILABLE, DAY, Treasury, deposit, inside, kernel, no, proposal
-from tests.fakes.trust import BTC, USDX, FakePolicy, answers, bundle
+from tests.fakes.trust import BTC, ETH, USDX, FakePolicy, answers, bundle
 
 COIN: Final = 10**8
 ETHER: Final = 10**18
@@ -303,7 +304,7 @@ class Table:
 
     def transfers(self) -> list[Transfer]:
         """Every transfer."""
-        return [t for _, t in self.treasury.store.read(lambda work: work.transfers.page())]
+        return [t for _, t in self.treasury.store.read(lambda work: work.transfers.examine())]
 
 
 def test_a_deposit_overflows_within_one_cycle() -> None:
@@ -463,6 +464,93 @@ def test_a_bundle_without_levels_is_refused() -> None:
     )
     with pytest.raises(Refused):
         table.look()
+
+
+# a damaged row
+
+
+def broken(table: Table, transfer: Transfer, *, unreadable: bool = False) -> None:
+    """Somebody changes a row of the database."""
+    rows = table.treasury.store._state.rows  # type: ignore[attr-defined]
+    rows.damaged.add(transfer.digest)
+    if unreadable:
+        rows.unreadable.add(transfer.digest)
+
+
+def withdrawal(table: Table, asset: str) -> Transfer:
+    """A customer's, waiting for people."""
+    chain = BITCOIN if asset == "BTC" else EVM
+    to = {"destination": PAID} if chain is BITCOIN else {}
+    return table.treasury.propose(proposal(9, chain=chain.name, asset=asset, amount=10_000, **to), key="w", number=9)
+
+
+@pytest.mark.parametrize(
+    ("asset", "unreadable", "stands"),
+    [
+        pytest.param("USDX", False, set(), id="a token without levels, on a chain whose fees the relayer pays"),
+        pytest.param("ETH", False, {"ETH"}, id="ether"),
+        pytest.param("BTC", False, {"BTC"}, id="bitcoin"),
+        pytest.param("USDX", True, {"ETH"}, id="unknown what, of a wallet on the EVM chain"),
+        pytest.param("BTC", True, {"BTC"}, id="unknown what, of a wallet on Bitcoin"),
+    ],
+)
+def test_a_damaged_row_stops_what_it_may_concern(asset: str, unreadable: bool, stands: set[str]) -> None:
+    """It is a fault with the row's name; every other asset is proposed as if nothing had been; mended, this one is as well."""
+    table = Table()
+    table.arrives(BTC, 60 * COIN, 70)
+    table.arrives(ETH, 300 * ETHER, 71)
+    table.arrives(USDX, 10**6, 72)
+    made = withdrawal(table, asset)
+    broken(table, made, unreadable=unreadable)
+    lines = table.look()
+    assert {what for what, line in lines.items() if line.fault} == stands
+    assert {what for what, line in lines.items() if line.proposed} == {"BTC", "ETH"} - stands
+    assert all(made.digest.hex() in lines[what].why for what in stands)
+    rows = table.treasury.store._state.rows  # type: ignore[attr-defined]
+    rows.damaged.clear()
+    lines = table.look()
+    assert {what for what, line in lines.items() if line.proposed} == stands
+    assert not any(line.fault for line in lines.values())
+
+
+def test_a_damaged_proposal_of_ours_stops_its_asset() -> None:
+    """What was asked last is not known, even where it has ended: asking again could ask twice."""
+    table = Table()
+    table.arrives(BTC, 60 * COIN, 70)
+    made = table.look()["BTC"].proposed
+    assert made is not None
+    proposals.reject(table.treasury.store, table.treasury.kernel, no(made, "bo"), table.treasury.now)
+    table.treasury.now += PATIENCE[OVER]
+    table.arrives(ETH, 300 * ETHER, 71)
+    broken(table, made)
+    lines = table.look()
+    assert lines["BTC"].fault
+    assert lines["BTC"].proposed is None
+    assert lines["ETH"].proposed is not None
+
+
+@pytest.mark.parametrize(
+    ("damaged", "concerned"),
+    [
+        pytest.param({"wallet": WARM.name, "assets": {"BTC", "ETH"}}, {"BTC", "ETH"}, id="row and document differ"),
+        pytest.param({"wallet": WARM.name, "assets": {"BTC", "GOLD"}}, {"BTC"}, id="an asset of nobody: its wallet's chain"),
+        pytest.param({"wallet": b"?" * 32, "assets": {"USDX"}}, {"USDX"}, id="a strange wallet, and a known asset"),
+        pytest.param({"wallet": b"?" * 32}, {"BTC", "ETH", "USDX"}, id="nothing is known: everything"),
+        pytest.param({}, {"BTC", "ETH", "USDX"}, id="nothing is said: everything"),
+    ],
+)  # fmt: skip
+def test_what_a_damaged_row_may_concern(damaged: dict[str, Any], concerned: set[str]) -> None:
+    """Less is known, more stands still."""
+    row = Damaged("00", Refusal(Rule.ROW_DAMAGED), None, damaged.get("wallet"), frozenset(damaged.get("assets", ())))
+    known = [asset for chain in (EVM, BITCOIN) for asset in KERNEL.assets.on(chain)]
+    assert {a.symbol for a in known if may_concern(row, KERNEL, a)} & {"BTC", "ETH", "USDX"} == concerned
+
+
+def test_a_fee_is_paid_in_the_chains_own_coin() -> None:
+    """Where the wallet pays it: a damaged transfer of a token stops that coin too."""
+    row = Damaged("00", Refusal(Rule.ROW_DAMAGED), None, None, frozenset({"USDX"}))
+    pays = replace(KERNEL, maximum_fee={**KERNEL.maximum_fee, EVM: 10**15})
+    assert [may_concern(row, each, ETH) for each in (KERNEL, pays)] == [False, True]
 
 
 # what is told

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from custody.flows.ports.moving import Damaged
 from custody.rules.certificates import Enrolment
 from custody.rules.signatures import Signed
 
@@ -41,7 +42,7 @@ class Enrolments(Protocol):
         ...
 
     def get(self, digest: bytes) -> Enrolled | None:
-        """By the struct hash of the enrolment."""
+        """By the struct hash of the enrolment. Raises InvalidInput on a damaged row, as `at` and `of` do."""
         ...
 
     def at(self, chain: str, address: str) -> Sequence[Enrolled]:
@@ -52,6 +53,6 @@ class Enrolments(Protocol):
         """Every enrolment of one owner (`customer:ID` or `company`), the newest first."""
         ...
 
-    def page(self, after: int = 0, limit: int = 1000) -> Sequence[tuple[int, Enrolled]]:
-        """Enrolments with their numbers above `after`, ascending. Raises InvalidInput on a damaged row."""
+    def examine(self, after: int = 0, limit: int = 1000) -> Sequence[tuple[int, Enrolled | Damaged]]:
+        """Enrolments with their numbers above `after`, ascending; a damaged row is told, and everything else is read on."""
         ...

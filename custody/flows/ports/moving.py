@@ -27,20 +27,25 @@ class Moved:
 class Damaged:
     """A row that cannot be read, or that says another thing than the documents in it. It is told, and never moves.
 
-    `name` is the intent's digest of a transfer, the anchor of a permit; `why` says what differs.
+    `name` is the intent's digest of a transfer, the struct hash of an enrolment, the anchor of a permit; `why` says what differs.
     """
 
     name: str
     why: Refusal
     anchor: Anchor | None = None
+    wallet: bytes | None = None
+    """The wallet that a transfer's row names; the document in it may name another."""
+    assets: frozenset[str] = frozenset()
+    """What a transfer may be of: the asset of its row, and that of its document; none where the document cannot be read."""
 
 
 class Transfers(Protocol):
     """Transfers, the signed documents that people added to them, and what was pinned for signing."""
 
-    def add(self, transfer: Transfer, scope: str, key: str, body: bytes) -> None:
+    def add(self, transfer: Transfer, scope: str, key: str, body: bytes, submitted: Transfer | None = None) -> None:
         """Record a new one under an idempotency key of a scope, with the hash of what was asked.
 
+        `submitted` is how it stood before its first move, where that comes with it: both are in its history.
         Raises Refused: idempotency_key_with_another_body, proposal_bound_to_another_intent, already_recorded (the intent).
         """
         ...
@@ -61,18 +66,6 @@ class Transfers(Protocol):
         """What a proposal became, by its struct hash."""
         ...
 
-    def page(
-        self,
-        after: int = 0,
-        limit: int = 100,
-        *,
-        account: str | None = None,
-        wallet: bytes | None = None,
-        statuses: Collection[Status] = (),
-    ) -> Sequence[tuple[int, Transfer]]:
-        """Transfers with their numbers above `after`, ascending; of every account, wallet and status unless one is named."""
-        ...
-
     def examine(
         self,
         after: int = 0,
@@ -82,7 +75,10 @@ class Transfers(Protocol):
         wallet: bytes | None = None,
         statuses: Collection[Status] = (),
     ) -> Sequence[tuple[int, Transfer | Damaged]]:
-        """As `page`, which raises InvalidInput on a damaged row: here it is told, and everything else is read on."""
+        """Transfers with their numbers above `after`, ascending; of every account, wallet and status unless one is named.
+
+        A damaged row is told, under what it says of itself, and everything else is read on.
+        """
         ...
 
     def update(self, transfer: Transfer, was: Transfer, why: str = "") -> None:
@@ -130,7 +126,7 @@ class Transfers(Protocol):
         ...
 
     def permit(self, permit: Permit) -> None:
-        """Record a permit. Raises Refused where its anchor, an outpoint or an intent belongs to another."""
+        """Record a permit; a sweep's carries no intent. Raises Refused where its anchor, an outpoint or an intent is another's."""
         ...
 
     def permit_of(self, digest: bytes) -> Permit | None:

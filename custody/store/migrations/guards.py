@@ -73,6 +73,12 @@ def create_guards(execute: Callable[[str], None], dialect: str) -> None:
             execute(statement)
 
 
+def guard_again(execute: Callable[[str], None], table: str) -> None:
+    """The triggers of an append-only table of revision 0001 that had to be made anew, which only SQLite asks for."""
+    for statement in _sqlite(table, ("UPDATE", "DELETE")):
+        execute(statement)
+
+
 def guard_transfers(execute: Callable[[str], None], dialect: str) -> None:
     """The triggers of revision 0002: documents and pins only grow, and a transfer changes nothing but where it stands."""
     create = {"sqlite": _sqlite, "postgresql": _postgresql}[dialect]
