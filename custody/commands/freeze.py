@@ -111,7 +111,7 @@ def carry(
 ) -> None:
     """Check the quorum and the delay, record the unfreeze, and hand it to every seat that answers."""
     from custody.bootstrap import open_deployment
-    from custody.flows import freezes
+    from custody.flows import freezes, reversals
     from custody.working import KernelReader
 
     signed = read_signed_as(file, Unfreeze)
@@ -119,6 +119,8 @@ def carry(
     reader = KernelReader(deployment)
     freezes.unfreeze(deployment.store, reader(), signed, reader.clock())
     out.print(f"ended: 0x{signed.message.freeze.hex()}", markup=False)
+    if deployment.store.read(lambda work: reversals.find(work, signed.message.freeze)) is not None:
+        return  # a reversed deposit stops nothing at a seat: it is the ledger's to say, and the attestor's
     raise_if(list(_carry(deployment, "unfreeze", file, lambda seat: seat.unfreeze(signed))))
 
 

@@ -1,16 +1,13 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""`bulkhead ledger verify | entries | settle | manual | grant-reader`."""
+"""`bulkhead ledger verify | entries | settle | manual | suspense | grant-reader`."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from custody.commands.common import AsJson, Home, home, out, read_signed, say_json
-from custody.rules.errors import InvalidInput
-from custody.rules.refusals import Rule
+from custody.commands.common import AsJson, Home, home, out, read_signed_as, say_json
 from custody.rules.settlements import ManualEntry, Settlement
-from custody.rules.signatures import Signed
 
 app = typer.Typer(
     help="The journal: verify it to its origins, list entries, record signed settlements.", no_args_is_help=True
@@ -73,15 +70,13 @@ def settle(file: Annotated[Path, typer.Argument(help="A signed Settlement.")], h
     from custody.bootstrap import open_deployment, wall_clock
     from custody.flows.bookkeeping import record_settlement
 
-    signed = read_signed(file)
-    if not isinstance(signed.message, Settlement):
-        raise InvalidInput(file.name, Rule.MALFORMED, type(signed.message).__name__, "a Settlement")
+    signed = read_signed_as(file, Settlement)
     deployment = open_deployment(home(home_option))
     _ = deployment.activated
     recorded = record_settlement(
         deployment.store,
         deployment.roster,
-        Signed(signed.message, signed.signatures),
+        signed,
         deployment.bundle.fees,
         deployment.bundle.assets,
         wall_clock(),
@@ -97,13 +92,27 @@ def manual(
     from custody.bootstrap import open_deployment, wall_clock
     from custody.flows.bookkeeping import record_manual
 
-    signed = read_signed(file)
-    if not isinstance(signed.message, ManualEntry):
-        raise InvalidInput(file.name, Rule.MALFORMED, type(signed.message).__name__, "a ManualEntry")
+    signed = read_signed_as(file, ManualEntry)
     deployment = open_deployment(home(home_option))
-    document = Signed(signed.message, signed.signatures)
-    recorded = record_manual(deployment.store, deployment.roster, document, deployment.bundle.assets, wall_clock())
+    recorded = record_manual(deployment.store, deployment.roster, signed, deployment.bundle.assets, wall_clock())
     out.print(f"recorded at position {recorded.position}", markup=False)
+
+
+@app.command("suspense")
+def suspense(home_option: Home = None, as_json: AsJson = False) -> None:
+    """List what arrived and is owed to nobody yet: the account that a manual entry names, and what its event has left."""
+    from custody.bootstrap import open_deployment
+    from custody.rules.ledger import AccountKind
+
+    deployment = open_deployment(home(home_option), read_only=True)
+    balances = deployment.store.read(lambda work: list(work.journal.balances()))
+    found = [(str(account), asset, units) for account, asset, units in balances if account.kind is AccountKind.SUSPENSE]
+    if as_json:
+        say_json([{"account": a, "asset": asset.symbol, "base_units": str(units)} for a, asset, units in found])
+        return
+    for account, asset, units in found:
+        out.print(f"{account}  {units} {asset.symbol}", markup=False)
+    out.print(f"{len(found)} events; what a payout brings back is listed until its own entry takes it", markup=False)
 
 
 @app.command("grant-reader")

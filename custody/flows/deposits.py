@@ -16,7 +16,7 @@ from custody.flows.reorgs import Return, Tail, Taken, canonical_block, mark_watc
 from custody.rules.amounts import Assets
 from custody.rules.deposits import BlockRef, DepositStatus, Sighting
 from custody.rules.errors import Unavailable
-from custody.rules.ledger import credit_deposit
+from custody.rules.ledger import credit_deposit, credited_to, loss_of
 from custody.rules.origins import TokenProof, measured
 from custody.rules.refusals import Refusal, Refused, Rule
 from custody.rules.wallets import Chain
@@ -28,7 +28,10 @@ KEEP: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """What one step did on one chain. `behind` counts blocks still to be followed; what was `refused` is not credited."""
+    """What one step did on one chain. `behind` counts blocks still to be followed; what was `refused` is not credited.
+
+    `reversed` counts credits that a reorg took back, `reopened` payouts.
+    """
 
     chain: Chain
     head: int
@@ -42,11 +45,13 @@ class StepReport:
     orphaned: int = 0
     reversed: int = 0
     refused: tuple[Refusal, ...] = ()
+    reopened: int = 0
 
     @property
     def is_quiet(self) -> bool:
         """Whether nothing happened that a person would want to read about."""
-        return not (self.seen or self.credited or self.dust or self.orphaned or self.reversed or self.refused)
+        taken = self.orphaned or self.reversed or self.reopened
+        return not (self.seen or self.credited or self.dust or taken or self.refused)
 
 
 def step(
@@ -84,6 +89,7 @@ def step(
         taken.orphaned,
         taken.reversed,
         refused,
+        taken.reopened,
     )
 
 
@@ -193,7 +199,8 @@ class _Crediting:
             raise Refused([Refusal(Rule.UNKNOWN_WALLET, address=str(sighting.address))])
         if not self._inventory.is_bound_as(work, wallet):
             raise Unavailable("inventory", f"an address of wallet {wallet.name.hex()} was bound meanwhile")
-        entry = credit_deposit(proof, holding.wallet, holding.owner, sighting.amount)
+        lost = work.journal.balance(loss_of(credited_to(proof, holding.owner)), sighting.amount.asset)
+        entry = credit_deposit(proof, holding.wallet, holding.owner, sighting.amount, lost)
         recorded = work.journal.append(entry, self._clock())
         work.deposits.move(sighting.identity, DepositStatus.CREDITED, recorded.position)
 

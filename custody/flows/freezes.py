@@ -7,8 +7,9 @@ deletes a row here thaws no seat. A row that does not hold stops nobody, and an 
 
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
-from typing import Any, Final
+from typing import Final, TypeVar
 
+from custody.flows import reversals
 from custody.flows.kernel import Kernel
 from custody.flows.ports import Documents, Store, UnitOfWork
 from custody.rules.errors import InvalidInput
@@ -18,9 +19,12 @@ from custody.rules.ledger import canonical
 from custody.rules.refusals import Refusal, Refused, Rule, raise_if
 from custody.rules.roster import Roster
 from custody.rules.signatures import Signed
+from custody.rules.typed import Struct
 
 FREEZE: Final = "freeze"
 UNFREEZE: Final = "unfreeze"
+
+M = TypeVar("M", bound=Struct)
 
 
 def freeze(store: Store, kernel: Kernel, signed: Signed[Freeze], now: int) -> None:
@@ -42,12 +46,17 @@ def freeze(store: Store, kernel: Kernel, signed: Signed[Freeze], now: int) -> No
 
 
 def unfreeze(store: Store, kernel: Kernel, signed: Signed[Unfreeze], now: int) -> None:
-    """Mirror a quorum's unfreeze; the same again is fine.
+    """Mirror a quorum's unfreeze; the same again is fine. What it ends is a person's freeze, or what a reversed deposit stops.
 
     Raises Refused: not_successor (no such freeze in the mirror), quorum_not_reached, too_early (a roster's delay at the least).
     """
 
     def record(work: UnitOfWork) -> None:
+        reversed_deposit = reversals.find(work, signed.message.freeze)
+        if reversed_deposit is not None:
+            raise_if(reversals.check_lift(signed, reversed_deposit, kernel.roster, now))
+            reversals.lift(work, signed)
+            return
         frozen = find(work, kernel.roster, signed.message.freeze)
         raise_if(check_unfreeze(signed, frozen, kernel.roster, now))
         _put(work.documents, UNFREEZE, signed)
@@ -66,6 +75,9 @@ def find(work: UnitOfWork, roster: Roster, digest: bytes) -> Freeze:
 
 def draft_unfreeze(work: UnitOfWork, roster: Roster, digest: bytes, reason: str) -> Unfreeze:
     """What a quorum signs to end a freeze: at the earliest that the roster's delay lets it. Raises Refused(not_successor)."""
+    reversed_deposit = reversals.find(work, digest)
+    if reversed_deposit is not None:
+        return Unfreeze(digest, reason, reversals.earliest_lift(reversed_deposit, roster))
     return Unfreeze(digest, reason, earliest_end(find(work, roster, digest), roster))
 
 
@@ -125,7 +137,7 @@ def _rows(documents: Documents) -> Sequence[Signed[Freeze]]:
     return [signed for signed in found if signed is not None]
 
 
-def _parsed(kind: type[Any], row: Mapping[str, object]) -> Signed[Any] | None:
+def _parsed(kind: type[M], row: Mapping[str, object]) -> Signed[M] | None:
     """A row as a signed document; None for what is none, which is somebody's row and nobody's word."""
     try:
         return Signed.from_json(kind, dict(row))
@@ -133,6 +145,6 @@ def _parsed(kind: type[Any], row: Mapping[str, object]) -> Signed[Any] | None:
         return None
 
 
-def _put(documents: Documents, kind: str, signed: Signed[Any]) -> None:
+def _put(documents: Documents, kind: str, signed: Signed[M]) -> None:
     body = signed.to_json()  # signatures are part of the name: a forged row takes no true one's place
     documents.put(kind, sha256(canonical(body)).hexdigest(), body)

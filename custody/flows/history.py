@@ -11,7 +11,7 @@ from typing import Final
 
 from custody.flows.ports import Examined, Journal
 from custody.rules.ledger import JournalEntry, JournalHead, entry_hash
-from custody.rules.origins import ChainProof, Executed, Hold, Release, recorded_once
+from custody.rules.origins import ChainProof, Executed, Hold, Release, Reversal, recorded_once
 from custody.rules.refusals import Refusal, Refused, Rule, raise_if
 from custody.rules.signatures import Signed
 
@@ -34,6 +34,8 @@ class History:
         self._refusals: list[Refusal] = []
         self._marks = [bytes(32)]
         self._once: set[tuple[str, str]] = set()
+        self._payouts: dict[int, tuple[tuple[str, str], ...]] = {}
+        """What each payout's entry recorded, by its position: a reversal lets it be recorded again."""
         self._turn = 0
 
     def read(self, journal: Journal) -> None:
@@ -101,6 +103,11 @@ class History:
                     told = {"position": recorded.position, "kind": kind.value, "id": identity}
                     self._refusals.append(Refusal(Rule.ALREADY_RECORDED, **told))
                 self._once.add((kind.value, identity))
+        if isinstance(origin, Executed):
+            found = recorded_once(origin)
+            self._payouts[recorded.position] = tuple((kind.value, identity) for kind, identity in found)
+        elif isinstance(origin, Reversal):  # whether it may reverse that, and once, is the audit's to say
+            self._once -= set(self._payouts.pop(origin.entry, ()))
         if isinstance(origin, ChainProof | Executed):
             self.heights[origin.chain] = max(origin.height, self.heights.get(origin.chain, 0))
             if recorded.position <= self.attested.position:

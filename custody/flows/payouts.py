@@ -6,21 +6,24 @@ outcome is a state of its own, out of which the same bytes are sent again and no
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from custody.flows import payout_records as records
-from custody.flows.inventory import Inventory, Wallet
+from custody.flows import sweep_records
+from custody.flows.inventory import Wallet
 from custody.flows.kernel import Kernel
 from custody.flows.payout_records import Variant, mark
 from custody.flows.ports import ChainView, Deposit, PayoutChain, Store, UnitOfWork
+from custody.flows.reorgs import UNBOOKED
 from custody.rules import holds
+from custody.rules.amounts import Asset, Assets
 from custody.rules.certificates import WalletCertificate
 from custody.rules.deposits import DepositStatus
 from custody.rules.errors import InvalidInput, Unavailable
-from custody.rules.intents import Anchor, Void
-from custody.rules.ledger import Account, AccountKind
-from custody.rules.origins import Arrived, BitcoinProof, Executed, TokenProof
+from custody.rules.intents import Anchor, TransferIntent, Void
+from custody.rules.ledger import Account, AccountKind, loss_of, suspense_of
+from custody.rules.origins import Arrived, BitcoinProof, Executed, TokenProof, payout_identity
 from custody.rules.payments import Envelope, Followed, Mined, Outcome, Pending, Replaced, Unknown
 from custody.rules.payouts import Decoded, DecodedPayload, LeafKind, Payload, Surroundings
 from custody.rules.provenance import refusal_of
@@ -96,8 +99,14 @@ def _send(post: Post, permit: Permit, kept: Sequence[Envelope]) -> None:
 def _seal_again(post: Post, permit: Permit, old: Envelope, kept: Sequence[Envelope]) -> None:
     """A new envelope around the very payout that the quorum signed; its anchor lets only one of them do anything."""
     anchor = permit.reservation.anchor
+    first = _nonce_before(post, anchor)
+    if first is not None:  # it can only revert until then, and would use up its tries for another's sake
+        _mark(post, permit, _standing(post, permit), None, f"nonce {first} of its wallet to be consumed first")
+        return
     if sum(envelope.id == old.id for envelope in kept) >= ENVELOPES_MOST:
-        _mark(post, permit, _sending(post, permit), None, f"people: {ENVELOPES_MOST} envelopes came to nothing")
+        _mark(
+            post, permit, _standing(post, permit), None, f"people: {ENVELOPES_MOST} envelopes came to nothing; a void"
+        )
         return
     signed = post.store.read(lambda work: records.signed_of(work, anchor, old.id))
     wallet = _wallet(post.kernel, anchor)
@@ -125,8 +134,20 @@ def _seal_again(post: Post, permit: Permit, old: Envelope, kept: Sequence[Envelo
     post.store.run(work)
 
 
-def _sending(post: Post, permit: Permit) -> Status:
-    return post.store.read(lambda work: _status_of(work, permit, Status.BROADCASTING))
+def _nonce_before(post: Post, anchor: Anchor) -> str | None:
+    """The wallet's next nonce on the chain, where it comes before this one; None where it is this one's turn, and on Bitcoin."""
+    wallet = _wallet(post.kernel, anchor)
+    if not wallet.chain.is_evm:
+        return None
+    now = post.chain.next_anchor(wallet.name, wallet.certificate, (), ()).anchor.reference
+    return now if int(now) < int(anchor.reference) else None
+
+
+def _standing(post: Post, permit: Permit) -> Status:
+    """Where its transfers stand: what is only waited for moves none of them, or its history would grow with every step."""
+    carried = post.store.read(lambda work: records.carried(work, permit))
+    stands = carried[0].status if carried else Status.CONFIRMING
+    return Status.BROADCASTING if stands is Status.BROADCAST_UNKNOWN else stands
 
 
 def _status_of(work: UnitOfWork, permit: Permit, otherwise: Status) -> Status:
@@ -208,6 +229,38 @@ def _finish(post: Post, permit: Permit, wallet: Wallet, mined: Mined) -> None:
         _mark(post, permit, Status.CONFIRMING, None, f"people: the ledger cannot take it: {_text(error)}")
 
 
+def book_without_intents(
+    post: Post, permit: Permit, wallet: Wallet, mined: Mined, also: Callable[[UnitOfWork, Executed, bool], None]
+) -> str:
+    """Book a sweep or its void, which carried nobody's transfer; what it waits for, nothing once that is done.
+
+    `also` belongs to the same transaction, and is told whether any account moved. Raises Unavailable where nodes disagree.
+    """
+    if mined.height > post.view.final().height:
+        return f"block {mined.height} to become final"
+    block = post.view.block(mined.height)
+    if block is None or block.hash != mined.block:
+        raise Unavailable(f"chain {post.chain.chain}", f"its nodes disagree about block {mined.height}")
+
+    def work(work: UnitOfWork) -> str:
+        _check_followed(work, wallet, done)
+        arrived = _booked(work, post.kernel, wallet, done)
+        if isinstance(arrived, str):
+            return arrived
+        whole, assets = replace(done, arrived=arrived), post.kernel.assets
+        entry = holds.pay(whole, (), wallet.tier, assets, _lost(work, assets, ()))
+        if entry is not None:
+            work.journal.append(entry, post.now)
+        also(work, whole, entry is not None)
+        return ""
+
+    try:
+        done, _ = _executed(post, permit, wallet, mined)
+        return post.store.run(work)
+    except (Refused, InvalidInput) as error:
+        return f"people: the ledger cannot take it: {_text(error)}"
+
+
 def _executed(post: Post, permit: Permit, wallet: Wallet, mined: Mined) -> tuple[Executed, Status]:
     """The origin of the entry, and where it leaves the transfers. A call that failed burnt its nonce and paid nobody."""
     anchor = permit.reservation.anchor
@@ -263,42 +316,66 @@ def _post(work: UnitOfWork, post: Post, permit: Permit, wallet: Wallet, done: Ex
     carried = records.carried(work, permit)
     if not carried:
         return
-    waits = _unbooked(work, post.kernel.inventory, wallet, done)
-    if waits:
+    _check_followed(work, wallet, done)
+    arrived = _booked(work, post.kernel, wallet, done)
+    if isinstance(arrived, str):
         status = _status_of(work, permit, Status.CONFIRMING)
         sub_status = SubStatus.PENDING_BLOCKCHAIN_CONFIRMATIONS if status is Status.CONFIRMING else None
-        mark(work, permit, status, post.now, sub_status, waits)
+        mark(work, permit, status, post.now, sub_status, arrived)
         return
+    done = replace(done, arrived=arrived)
     holding = [transfer.intent for transfer in carried if transfer.hold is not None]
-    entry = holds.pay(done, holding, wallet.tier, post.kernel.assets)
+    entry = holds.pay(done, holding, wallet.tier, post.kernel.assets, _lost(work, post.kernel.assets, holding))
     if entry is not None:
         work.journal.append(entry, post.now)
+    else:  # there is nothing to reverse of it, and a reorg has to find it all the same
+        work.documents.put(f"{UNBOOKED}/{done.chain}", payout_identity(done), done.to_json())
     told = {Status.COMPLETED: SubStatus.CONFIRMED, Status.CANCELLED: SubStatus.CANCELLED_BY_USER}.get(ended)
     why = f"0x{done.transaction.hex()} in final block {done.height}"
     for transfer in carried:
         work.transfers.update(move(transfer, ended, post.now, told), transfer, why)
 
 
-def _unbooked(work: UnitOfWork, inventory: Inventory, wallet: Wallet, done: Executed) -> str:
-    """What the watcher has still to book before this entry may take it back; otherwise it would take somebody else's coins.
+def _check_followed(work: UnitOfWork, wallet: Wallet, done: Executed) -> None:
+    followed = work.deposits.followed(wallet.chain, done.height)
+    if followed is not None and followed != done.block:  # its watcher went back already, and would not look here again
+        raise Unavailable(f"watcher of {wallet.chain}", f"it follows another block {done.height} by now")
+
+
+def _lost(work: UnitOfWork, assets: Assets, holding: Sequence[TransferIntent]) -> dict[tuple[Account, Asset], int]:
+    """What accounts that get something back had spent of it, while a reorg had undone this payout or another."""
+    sources = {(source, amount.asset) for intent in holding for source, _, amount in holds.parts(intent, assets)}
+    sources |= {(Account(AccountKind.COMPANY_SURPLUS), asset) for asset in assets}
+    return {(loss_of(source), asset): work.journal.balance(loss_of(source), asset) for source, asset in sources}
+
+
+def _booked(work: UnitOfWork, kernel: Kernel, wallet: Wallet, done: Executed) -> tuple[Arrived, ...] | str:
+    """What came back, event by event as the watcher booked it; or what it has still to book before this entry may take it.
 
     Only what stands where the entry takes it from counts: a coin that was credited to a customer is that customer's by now.
     """
-    owner = Account(AccountKind.SUSPENSE if wallet.tier.is_customer else AccountKind.COMPANY_EQUITY)
-    suspense = Account(AccountKind.SUSPENSE)
     found = [d for d in work.deposits.at_or_above(wallet.chain, done.height) if _is_of(d, done)]
+    taken: list[Arrived] = []
     for arrived in done.arrived:
-        wanted = owner if arrived.wallet == wallet.name else suspense
-        booked = 0
+        suspended = wallet.tier.is_customer or arrived.wallet != wallet.name
+        left = arrived.units
         for deposit in found:
-            at, sighting = inventory.wallet_of(deposit.sighting.address), deposit.sighting
+            at, sighting = kernel.inventory.wallet_of(deposit.sighting.address), deposit.sighting
             if at is None or (at.name, sighting.amount.asset.symbol) != (arrived.wallet, arrived.asset):
                 continue
-            if deposit.status is DepositStatus.CREDITED and inventory.owner_of(sighting.address) == wanted:
-                booked += sighting.amount.units
-        if booked < arrived.units:
-            return f"the watcher to book {arrived.units} {arrived.asset} that came back in block {done.height}, to {wanted}"
-    return ""
+            if deposit.status is not DepositStatus.CREDITED:
+                continue
+            event = sighting.identity
+            has = (
+                work.journal.balance(suspense_of(event), sighting.amount.asset) if suspended else sighting.amount.units
+            )
+            if units := min(left, has):
+                taken.append(replace(arrived, units=units, event=event if suspended else ""))
+                left -= units
+        if left:
+            to = "suspense" if suspended else str(AccountKind.COMPANY_EQUITY)
+            return f"the watcher to book {arrived.units} {arrived.asset} that came back in block {done.height}, to {to}"
+    return tuple(taken)
 
 
 def _is_of(deposit: Deposit, done: Executed) -> bool:
@@ -328,9 +405,17 @@ def void(store: Store, kernel: Kernel, signed: Signed[Void], now: int) -> Permit
     def work(work: UnitOfWork) -> Permit:
         permits = (permit for permit in work.transfers.examine_permitted() if isinstance(permit, Permit))
         permit = next((p for p in permits if p.reservation.anchor == anchor), None)
+        if permit is None and (sweep := sweep_records.open_at(work, anchor)) is not None:
+            permit = sweep.permit
         if permit is None:
             raise Refused(
-                [Refusal(Rule.UNKNOWN_TRANSFER, anchor=anchor.reference, want="the anchor of an unfinished payout")]
+                [
+                    Refusal(
+                        Rule.UNKNOWN_TRANSFER,
+                        anchor=anchor.reference,
+                        want="the anchor of an unfinished payout or sweep",
+                    )
+                ]
             )
         refusals = [*kernel.roster.check_quorum(signed, kernel.roster.version.thresholds.void, None, now)]
         if sorted(intents) != sorted(permit.intents):

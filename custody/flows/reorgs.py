@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Where the followed blocks leave the chain, and what has to be taken back because of it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,13 +9,16 @@ from custody.flows.inventory import Inventory
 from custody.flows.ports import ChainView, Clock, Deposit, Store, UnitOfWork
 from custody.rules.deposits import BlockRef, DepositStatus
 from custody.rules.errors import Unavailable
-from custody.rules.ledger import reverse_deposit
-from custody.rules.origins import Reversal
+from custody.rules.ledger import JournalEntry, reverse
+from custody.rules.origins import ChainProof, Executed, Reversal
 from custody.rules.refusals import Refusal, Refused, Rule
+from custody.rules.transfers import REOPENS, reopen
 from custody.rules.wallets import Chain
 
 WATCHED: Final = "watched"
 """Kind of document that says from which height a wallet is being watched."""
+UNBOOKED: Final = "unbooked"
+"""Kind of document, by chain, of final payouts that moved no account: a void on EVM of intents that held nothing."""
 STANDING: Final = (DepositStatus.SEEN, DepositStatus.DUST, DepositStatus.CREDITED)
 
 
@@ -40,13 +43,15 @@ class Tail:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """How many deposits a reorg took back: seen ones, and credited ones, which cost a reversal each."""
+    """What a reorg took back: seen deposits, credited ones and settled payouts. The latter two cost a reversal each."""
 
     orphaned: int = 0
     reversed: int = 0
+    reopened: int = 0
 
     def __add__(self, other: "Taken") -> "Taken":
-        return Taken(self.orphaned + other.orphaned, self.reversed + other.reversed)
+        mine, theirs = (self.orphaned, self.reversed, self.reopened), (other.orphaned, other.reversed, other.reopened)
+        return Taken(*(a + b for a, b in zip(mine, theirs, strict=True)))
 
 
 class Return:
@@ -99,10 +104,10 @@ class Return:
         return None
 
     def _go_back(self, tail: Tail, to: BlockRef | None) -> Taken:
-        """Unfollow what is above a block, and take back the deposits whose blocks are canonical no longer."""
+        """Unfollow what is above a block, and take back deposits and payouts whose blocks are canonical no longer."""
         above = -1 if to is None else to.height
         affected = self._store.read(lambda work: standing(work, self._chain, above + 1))
-        canonical = {h: self._view.block(h) for h in {d.sighting.proof.height for d in affected}}
+        canonical = {h: self._view.block(h) for h in affected.heights}
 
         def work(work: UnitOfWork) -> Taken:
             tail.require(work, self._chain)
@@ -133,10 +138,29 @@ def canonical_block(view: ChainView, height: int) -> BlockRef:
     return block
 
 
-def standing(work: UnitOfWork, chain: Chain, first: int, last: int | None = None) -> list[Deposit]:
-    """Deposits in blocks first..last that are not taken back already, ascending."""
-    found = work.deposits.at_or_above(chain, first)
-    return [d for d in found if d.status in STANDING and (last is None or d.sighting.proof.height <= last)]
+@dataclass(frozen=True, slots=True)
+class Resting:
+    """What rests on some blocks: deposits and payouts' entries that nothing took back, and payouts that moved no account."""
+
+    deposits: tuple[Deposit, ...]
+    entries: tuple[JournalEntry, ...]
+    unbooked: tuple[Executed, ...]
+
+    @property
+    def heights(self) -> set[int]:
+        """Every height that something here rests on."""
+        found = {deposit.sighting.proof.height for deposit in self.deposits}
+        found |= {origin.height for entry in self.entries if isinstance(origin := entry.entry.origin, Executed)}
+        return found | {done.height for done in self.unbooked}
+
+
+def standing(work: UnitOfWork, chain: Chain, first: int, last: int | None = None) -> Resting:
+    """What rests on blocks first..last and is not taken back already."""
+    found = [d for d in work.deposits.at_or_above(chain, first) if d.status in STANDING]
+    deposits = tuple(d for d in found if last is None or d.sighting.proof.height <= last)
+    unbooked = (Executed.from_json(row) for row in work.documents.all(f"{UNBOOKED}/{chain}"))
+    within = (done for done in unbooked if first <= done.height and (last is None or done.height <= last))
+    return Resting(deposits, tuple(work.journal.executed(chain, first, last)), tuple(within))
 
 
 def mark_watched(work: UnitOfWork, inventory: Inventory, chain: Chain, first: int) -> None:
@@ -152,35 +176,73 @@ def _unwatched(work: UnitOfWork, inventory: Inventory, chain: Chain) -> Iterator
             yield wallet.name.hex(), wallet.birth
 
 
-def take_back(
-    work: UnitOfWork, deposits: Sequence[Deposit], canonical: Mapping[int, BlockRef | None], now: int
-) -> Taken:
-    """Orphan what was seen and reverse what was credited in blocks that are not the canonical ones given; newest first."""
-    taken = Taken()
-    for deposit in reversed(deposits):
-        proof = deposit.sighting.proof
-        theirs = canonical[proof.height]
-        if theirs is not None and theirs.hash == proof.block:
+def take_back(work: UnitOfWork, resting: Resting, canonical: Mapping[int, BlockRef | None], now: int) -> Taken:
+    """Orphan what was seen and reverse what was booked in blocks that are not the canonical ones given.
+
+    The newest entry first: a payout's entry gives back the change that it took before the deposit of that change is reversed.
+    """
+    taken, booked = Taken(), list[tuple[int, Deposit | JournalEntry]]()
+    for deposit in resting.deposits:
+        if _is_canonical(deposit.sighting.proof, canonical):
             continue
-        if deposit.status is not DepositStatus.CREDITED:
+        if deposit.status is DepositStatus.CREDITED:
+            booked.append((_position(deposit), deposit))
+        else:
             work.deposits.move(deposit.sighting.identity, DepositStatus.ORPHANED)
             taken += Taken(orphaned=1)
-            continue
-        if theirs is None:  # a reversal names what stands there now; a chain that much shorter has yet to grow
-            raise Unavailable(f"chain {proof.chain}", f"no block {proof.height} yet in place of {proof.block.hex()}")
-        _reverse(work, deposit, theirs, now)
-        taken += Taken(reversed=1)
+    for entry in resting.entries:
+        if isinstance(origin := entry.entry.origin, Executed) and not _is_canonical(origin, canonical):
+            booked.append((entry.position, entry))
+    for _, found in sorted(booked, key=lambda each: each[0], reverse=True):
+        if isinstance(found, Deposit):
+            _reverse(work, _credit_of(work, found), canonical, now)
+            work.deposits.move(found.sighting.identity, DepositStatus.REVERSED)
+            taken += Taken(reversed=1)
+        else:
+            _reverse(work, found, canonical, now)
+            taken += _reopen(work, found.entry.origin, now)
+    for done in resting.unbooked:
+        if not _is_canonical(done, canonical):
+            taken += _reopen(work, done, now)
     return taken
 
 
-def _reverse(work: UnitOfWork, deposit: Deposit, canonical: BlockRef, now: int) -> None:
-    """The exact opposite of the credit; what its owner has already spent goes to `reorg_loss` (TRUST.md)."""
+def _is_canonical(proof: ChainProof | Executed, canonical: Mapping[int, BlockRef | None]) -> bool:
+    theirs = canonical[proof.height]
+    return theirs is not None and theirs.hash == proof.block
+
+
+def _position(deposit: Deposit) -> int:
+    return 0 if deposit.position is None else deposit.position
+
+
+def _credit_of(work: UnitOfWork, deposit: Deposit) -> JournalEntry:
     credited = work.journal.get(deposit.position) if deposit.position is not None else None
     if credited is None:
         raise Refused([Refusal(Rule.HISTORY_CHANGED, position=deposit.position, deposit=deposit.sighting.identity)])
-    proof = deposit.sighting.proof
-    origin = Reversal(credited.position, proof.chain, proof.height, proof.block, canonical.hash)
-    owner = credited.entry.postings[1]
-    available = work.journal.balance(owner.account, owner.amount.asset)
-    work.journal.append(reverse_deposit(credited, origin, available), now)
-    work.deposits.move(deposit.sighting.identity, DepositStatus.REVERSED)
+    return credited
+
+
+def _reverse(work: UnitOfWork, recorded: JournalEntry, canonical: Mapping[int, BlockRef | None], now: int) -> None:
+    """The exact opposite of a credit or of a payout; what was spent in between goes to `reorg_loss` (TRUST.md)."""
+    was = recorded.entry.origin
+    if not isinstance(was, ChainProof | Executed):
+        raise Refused([Refusal(Rule.HISTORY_CHANGED, position=recorded.position, want="a credit or a payout")])
+    theirs = canonical[was.height]
+    if theirs is None:  # a reversal names what stands there now; a chain that much shorter has yet to grow
+        raise Unavailable(f"chain {was.chain}", f"no block {was.height} yet in place of {was.block.hex()}")
+    origin = Reversal(recorded.position, was.chain, was.height, was.block, theirs.hash)
+    balances = {key: work.journal.balance(*key) for key in recorded.entry.changes()}
+    work.journal.append(reverse(recorded, origin, balances), now)
+
+
+def _reopen(work: UnitOfWork, origin: object, now: int) -> Taken:
+    """The transfers of a payout that is final no longer go on from their stored bytes; their holds stand again."""
+    if not isinstance(origin, Executed):
+        return Taken()
+    found = (work.transfers.get(digest) for digest in origin.intents)
+    ended = [transfer for transfer in found if transfer is not None and transfer.status in REOPENS]
+    for transfer in ended:
+        why = f"the node to take its bytes again: a reorg took block {origin.height}"
+        work.transfers.update(reopen(transfer, now, why), transfer)
+    return Taken(reopened=bool(ended))

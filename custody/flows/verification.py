@@ -18,9 +18,19 @@ from custody.rules.hold_origins import Standing
 from custody.rules.in_flight import Moves
 from custody.rules.intents import TransferIntent
 from custody.rules.ledger import Account, AccountKind, JournalEntry, JournalHead, Side, entry_hash
-from custody.rules.origins import BitcoinProof, ChainProof, Executed, Hold, Release, Reversal, identity_of
+from custody.rules.origins import (
+    BitcoinProof,
+    ChainProof,
+    Executed,
+    Hold,
+    Release,
+    Reversal,
+    identity_of,
+    payout_identity,
+)
 from custody.rules.provenance import Authorities, check_entry
 from custody.rules.refusals import Refusal, Rule
+from custody.rules.seat_journal import anchor_key
 from custody.rules.signatures import Signed
 from custody.rules.wallets import Chain
 
@@ -43,8 +53,9 @@ class Finding:
 class AuditState:
     """What an audit knows by itself after `head`: everything here is recomputed from entries, nothing read from running totals.
 
-    `credits` holds the hash of each entry that credited a chain event, `live` the position of each event that stands credited;
-    `coins` are those of Bitcoin among them, as `chain/txid:vout`.
+    `credits` holds the hash of each entry that a reorg may take back, `live` the position of each chain event that stands credited
+    and of each payout that stands executed, by its block and by its anchor; `coins` are those of Bitcoin among the credits, as
+    `chain/txid:vout`; `ended` are the holds that the payout at a position freed, each by its intent and its own position.
     `doubtful` are credits whose proof did not hold when asked and that no reversal has taken back yet, `unproven` reversals whose
     block was not seen to be gone, `unseen` payouts that no node confirmed yet: all are asked again. `holds` are those that stand, by
     their intents' digests. `broken` is what no later answer can mend, told again every time.
@@ -58,6 +69,7 @@ class AuditState:
     doubtful: dict[int, ChainProof] = field(default_factory=dict)
     unproven: dict[int, tuple[Reversal, str | None]] = field(default_factory=dict)
     holds: dict[bytes, Standing] = field(default_factory=dict)
+    ended: dict[int, tuple[tuple[bytes, int], ...]] = field(default_factory=dict)
     unseen: dict[int, tuple[Executed, tuple[TransferIntent, ...]]] = field(default_factory=dict)
     broken: list[Finding] = field(default_factory=list)
     accrued: dict[Asset, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
@@ -279,49 +291,83 @@ class _Audit:
         origin, state = recorded.entry.origin, self._state
         credited = self._credited(origin.entry) if isinstance(origin, Reversal) else None
         yield from check_entry(recorded, credited, state.balances, self._customers, self._authorities, state.holds)
-        if isinstance(origin, Hold | Release | Executed):
-            yield from self._transfer(recorded.position, origin)
-        if isinstance(origin, Signed | Hold | Release | Executed):
-            return
         if isinstance(origin, Reversal):
-            event = None
-            if credited is not None and isinstance(credited.entry.origin, ChainProof):
-                event = identity_of(credited.entry.origin)
-                if state.live.get(event) != origin.entry:
-                    yield Refusal(Rule.ALREADY_RECORDED, reverses=origin.entry, want="a credit that still stands")
-                state.live.pop(event, None)
-                state.coins -= _coins(credited.entry.origin)
-            state.doubtful.pop(origin.entry, None)
-            state.unproven[recorded.position] = (origin, event)
-            return
-        event = identity_of(origin)
-        if event in state.live:
-            yield Refusal(Rule.ALREADY_RECORDED, event=event, position=state.live[event])
-        state.live[event], state.credits[recorded.position] = recorded.position, recorded.hash
-        state.coins |= _coins(origin)
-        refusal = self._nodes.confirm(origin)
-        if refusal is not None:
-            state.doubtful[recorded.position], self._refused[recorded.position] = origin, refusal
+            yield from self._reverse(recorded.position, origin, credited)
+        elif isinstance(origin, Executed):
+            yield from self._execute(recorded, origin)
+        elif isinstance(origin, Hold | Release):
+            yield from self._transfer(recorded.position, origin)
+        elif not isinstance(origin, Signed):
+            yield from self._stand(recorded, {identity_of(origin)})
+            state.coins |= _coins(origin)
+            refusal = self._nodes.confirm(origin)
+            if refusal is not None:
+                state.doubtful[recorded.position], self._refused[recorded.position] = origin, refusal
 
-    def _transfer(self, at: int, origin: Hold | Release | Executed) -> Iterator[Refusal]:
+    def _stand(self, recorded: JournalEntry, events: set[str]) -> Iterator[Refusal]:
+        """What a block shows stands in the journal once at a time."""
+        state, at = self._state, recorded.position
+        for event in sorted(events):
+            if event in state.live:
+                yield Refusal(Rule.ALREADY_RECORDED, event=event, position=state.live[event])
+            state.live[event] = at
+        state.credits[at] = recorded.hash
+
+    def _reverse(self, at: int, origin: Reversal, reversed_entry: JournalEntry | None) -> Iterator[Refusal]:
+        """A reorg took an entry back: what it credited is gone, and the holds that it freed stand again."""
+        state, event = self._state, None
+        was = None if reversed_entry is None else reversed_entry.entry.origin
+        if isinstance(was, ChainProof):
+            event = identity_of(was)
+            state.coins -= _coins(was)
+        elif isinstance(was, Executed):
+            event = payout_identity(was)
+        if event is not None and state.live.pop(event, None) != origin.entry:
+            yield Refusal(Rule.ALREADY_RECORDED, reverses=origin.entry, want="an entry that still stands")
+        elif isinstance(was, Executed):
+            yield from self._undo(origin.entry, was)
+        state.doubtful.pop(origin.entry, None)
+        state.unproven[at] = (origin, event)
+
+    def _undo(self, at: int, was: Executed) -> Iterator[Refusal]:
+        """What a payout's entry ended stands again: its anchor may pay in another block."""
+        state = self._state
+        state.live.pop(anchor_key(was.anchor), None)
+        state.unseen.pop(at, None)
+        state.ends.undo(at, was)
+        for digest, position in state.ended.pop(at, ()):
+            held = self._work.journal.get(position)
+            origin = None if held is None else held.entry.origin
+            if not isinstance(origin, Hold) or self._authorities.rosters[0].domain.digest(origin.intent) != digest:
+                yield Refusal(Rule.HISTORY_CHANGED, position=position, want=f"the hold of {digest.hex()}")
+                continue
+            state.holds[digest] = Standing(position, origin.intent)
+            state.moves.undo(digest, origin.intent)
+
+    def _execute(self, recorded: JournalEntry, origin: Executed) -> Iterator[Refusal]:
+        """The final end of an anchor: it frees the holds of its intents, until a reorg takes its block back."""
+        at, holds = recorded.position, self._state.holds
+        yield from self._stand(recorded, {payout_identity(origin), anchor_key(origin.anchor)})
+        self._state.ends.note(at, origin)
+        freed = {digest: holds.pop(digest) for digest in origin.intents if digest in holds}
+        self._state.ended[at] = tuple((digest, standing.position) for digest, standing in freed.items())
+        paid = () if origin.void else tuple(standing.intent for standing in freed.values())
+        self._state.unseen[at] = (origin, paid)
+
+    def _transfer(self, at: int, origin: Hold | Release) -> Iterator[Refusal]:
         """Follow each hold from its entry to the one entry that ends it."""
         holds = self._state.holds
-        if not isinstance(origin, Hold):
+        if isinstance(origin, Release):
             self._state.ends.note(at, origin)
-        if isinstance(origin, Hold):
-            digest = self._authorities.rosters[0].domain.digest(origin.intent)
-            if digest in holds:
-                yield Refusal(Rule.ALREADY_RECORDED, kind="hold", id=digest.hex(), position=holds[digest].position)
-            holds[digest] = Standing(at, origin.intent)
-        elif isinstance(origin, Release):
             holds.pop(origin.intent, None)
-        else:
-            found = [holds.pop(digest, None) for digest in origin.intents]
-            paid = tuple(standing.intent for standing in found if standing is not None and not origin.void)
-            self._state.unseen[at] = (origin, paid)
+            return
+        digest = self._authorities.rosters[0].domain.digest(origin.intent)
+        if digest in holds:
+            yield Refusal(Rule.ALREADY_RECORDED, kind="hold", id=digest.hex(), position=holds[digest].position)
+        holds[digest] = Standing(at, origin.intent)
 
     def _credited(self, position: int) -> JournalEntry | None:
-        """The credit that a reversal names, as it was when it was audited: the row may have been changed since."""
+        """The entry that a reversal names, as it was when it was audited: the row may have been changed since."""
         known = self._state.credits.get(position)
         if known is None:
             return None

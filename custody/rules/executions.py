@@ -89,7 +89,10 @@ def _check_arrived(executed: Executed, found: Execution, holding_of: HoldingOf) 
         if at is not None and (_is_customers(at) or not _is_customers(found.source)):
             units[bytes.fromhex(at.wallet.owner), moved.asset] += moved.units
     stands = sorted((wallet.hex(), asset, total) for (wallet, asset), total in units.items() if total)
-    stated = sorted((arrived.wallet.hex(), arrived.asset, arrived.units) for arrived in executed.arrived)
+    told: Counter[tuple[bytes, str]] = Counter()
+    for arrived in executed.arrived:
+        told[arrived.wallet, arrived.asset] += arrived.units
+    stated = sorted((wallet.hex(), asset, total) for (wallet, asset), total in told.items())
     return None if stated == stands else Refusal(Rule.ORIGIN, field="arrived", got=stated, want=stands)
 
 

@@ -4,20 +4,25 @@
 Pure. That an anchor was consumed on chain is asked of a node elsewhere (`flows/verification.py`).
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import Final
 
 from custody.rules import holds
-from custody.rules.amounts import Assets
+from custody.rules.amounts import Asset, Assets
 from custody.rules.errors import InvalidInput, UnbalancedEntry
 from custody.rules.intents import Proposal, Rejection, TransferIntent
-from custody.rules.ledger import Entry, JournalEntry
+from custody.rules.ledger import Account, Entry, JournalEntry
 from custody.rules.origins import Executed, Hold, Release
 from custody.rules.refusals import Refusal, Rule
 from custody.rules.roster import ApiClient, Person, Roster
 from custody.rules.signatures import Signed
-from custody.rules.wallets import Tier
+from custody.rules.wallets import Chain, Tier
 from custody.rules.walls import CUSTOMER
+
+_ADDRESS: Final = re.compile("0x[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +121,16 @@ def who_rejects(signed: Signed[Rejection], intent: TransferIntent, roster: Roste
 
 
 def check_executed(
-    recorded: JournalEntry, standing: Mapping[bytes, Standing], tier: Tier | None, assets: Assets
+    recorded: JournalEntry,
+    standing: Mapping[bytes, Standing],
+    tier: Tier | None,
+    assets: Assets,
+    balances: Mapping[tuple[Account, Asset], int] = MappingProxyType({}),
 ) -> Iterator[Refusal]:
-    """A payout's entry frees exactly the holds of its intents and moves what they and the chain say. `tier` is its wallet's."""
+    """A payout's entry frees exactly the holds of its intents and moves what they and the chain say. `tier` is its wallet's.
+
+    What it takes out of suspense are coins that its own transaction brought; `balances` are those before it, recomputed.
+    """
     origin = recorded.entry.origin
     if not isinstance(origin, Executed):
         return
@@ -129,7 +141,24 @@ def check_executed(
     for intent in intents:
         if (intent.wallet, intent.chain) != (origin.anchor.wallet, origin.chain):
             yield Refusal(Rule.WRONG_WALLET, got=origin.anchor.wallet.hex(), want=intent.wallet.hex())
-    yield from _same(recorded.entry, lambda: holds.pay(origin, intents, tier, assets))
+    for arrived in origin.arrived:
+        if arrived.event and not brought_by(origin, arrived.event):
+            want = f"an event of 0x{origin.transaction.hex()} in block {origin.height}"
+            yield Refusal(Rule.ORIGIN, field="arrived.event", got=arrived.event, want=want)
+    yield from _same(recorded.entry, lambda: holds.pay(origin, intents, tier, assets, balances))
+
+
+def brought_by(done: Executed, event: str) -> bool:
+    """Whether a chain event, by its identity, can be what a payout's transaction brought: a log or an output of its own.
+
+    Native coin on EVM is measured for a whole block, so any address's change in the payout's block may hold some of it.
+    """
+    of_block, transaction = f"{done.chain}/{done.block.hex()}/", done.transaction.hex()
+    if not event.startswith(of_block):
+        return False
+    found = event.removeprefix(of_block)
+    native = Chain(done.chain).is_evm and _ADDRESS.fullmatch(found) is not None
+    return native or found.startswith((f"{transaction}/", f"{transaction}:"))
 
 
 def _same(entry: Entry, make: Callable[[], Entry | None]) -> Iterator[Refusal]:

@@ -3,23 +3,24 @@
 
 A withdrawal holds its customer's balance and its share of the fee. Between our own wallets only the fee is held, out of
 `company_surplus`. Whatever a payout pays to an address of ours (change, sweeps, internal moves) the watcher books as an arrival
-like any other, to suspense or to the company; the payout's own entry takes exactly that back, so that nothing counts twice.
+like any other, to suspense or to the company; the payout's own entry takes exactly that back, so that nothing counts twice. Out of
+suspense it takes it event by event: a stranger's coins in the same block stay where they are.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 from custody.rules.amounts import Amount, Asset, Assets
 from custody.rules.errors import InvalidInput
 from custody.rules.facts import Purpose
 from custody.rules.intents import TransferIntent
-from custody.rules.ledger import Account, AccountKind, Entry, Posting, Side
+from custody.rules.ledger import Account, AccountKind, Entry, Posting, Side, loss_of, suspense_of
 from custody.rules.origins import Executed, Hold, Release
 from custody.rules.refusals import Rule
 from custody.rules.wallets import Chain, Tier
 from custody.rules.walls import COMPANY, CUSTOMER
 
-_SUSPENSE: Final = Account(AccountKind.SUSPENSE)
 _EQUITY: Final = Account(AccountKind.COMPANY_EQUITY)
 _SURPLUS: Final = Account(AccountKind.COMPANY_SURPLUS)
 
@@ -111,33 +112,41 @@ def fee_shares(fee: int, maxima: Sequence[int]) -> tuple[int, ...]:
     return tuple(shares)
 
 
-def pay(done: Executed, intents: Sequence[TransferIntent], tier: Tier, assets: Assets) -> Entry | None:
+def pay(
+    done: Executed,
+    intents: Sequence[TransferIntent],
+    tier: Tier,
+    assets: Assets,
+    lost: Mapping[tuple[Account, Asset], int] = MappingProxyType({}),
+) -> Entry | None:
     """What a final transaction moved; None where that is nothing (a void on EVM of intents that held nothing).
 
-    `intents` are those of `done.intents` that hold something, in that order; `tier` is that of the wallet whose anchor it was.
+    `intents` are those of `done.intents` that hold something, in that order; `tier` is that of the wallet whose anchor it was;
+    `lost` are the balances of `reorg_loss`, in base units: what a hold gives back to an account that spent it in between, while a
+    reorg had undone this payout, fills that first.
 
-    A withdrawal is debited what was paid, and gets back what its share of the fee did not use. Coins that reached a wallet of
-    another side than the source's stand in the ledger by the watcher's entry: fees swept are the company's there, and coins that
-    make customers whole are in suspense until this entry takes them to `company_surplus`. Raises InvalidInput (a fee above what
-    the intents allow together; an unknown asset).
+    A withdrawal is debited what was paid, and gets back what its share of the fee did not use. A void's fee comes out of what each
+    intent may cost at most, which people approved and its hold has; only what is above that is the company's
+    (docs/decisions/0009). Coins that reached a wallet of another side than the source's stand in the ledger by the watcher's entry:
+    fees swept are the company's there, and coins that make customers whole are in suspense until this entry takes them to
+    `company_surplus`. Raises InvalidInput (a fee above what the intents allow together; an unknown asset).
     """
-    lines = _Lines(done, assets)
+    lines = _Lines(done, assets, lost)
     native = native_of(done.chain, assets)
-    fee_payer = _SURPLUS if tier.is_customer else _EQUITY
-    if done.void or not intents:
-        if done.fee:
-            lines.out_of(fee_payer, Amount(native, done.fee))
-        shares: tuple[int, ...] = (0,) * len(intents)
-    else:
-        shares = fee_shares(done.fee, [intent.maximum_fee for intent in intents])
-    for intent, share in zip(intents, shares, strict=True):
+    maxima = [intent.maximum_fee for intent in intents]
+    shared = min(done.fee, sum(maxima)) if done.void or not intents else done.fee
+    if shared < done.fee:
+        lines.out_of(_SURPLUS if tier.is_customer else _EQUITY, Amount(native, done.fee - shared))
+    for intent, share in zip(intents, fee_shares(shared, maxima), strict=True):
         _settle(lines, intent, share, void=done.void)
     for arrived in done.arrived:
         back = Amount(assets.get(arrived.asset), arrived.units)
-        if not tier.is_customer and arrived.wallet != done.anchor.wallet:
-            lines.move(_SUSPENSE, _SURPLUS, back)  # make_whole: operational coins that are the customers' from here on
-        else:
-            lines.out_of(_SUSPENSE if tier.is_customer else _EQUITY, back)
+        if not tier.is_customer and arrived.wallet == done.anchor.wallet:
+            lines.out_of(_EQUITY, back)
+        elif tier.is_customer:
+            lines.out_of(suspense_of(arrived.event), back)
+        else:  # make_whole: operational coins that are the customers' from here on
+            lines.move(suspense_of(arrived.event), _SURPLUS, back)
     return lines.entry()
 
 
@@ -161,20 +170,31 @@ def _settle(lines: "_Lines", intent: TransferIntent, share: int, *, void: bool) 
 class _Lines:
     """Postings of one payout, added up by account, side and asset in the order they first came."""
 
-    def __init__(self, done: Executed, assets: Assets) -> None:
+    def __init__(self, done: Executed, assets: Assets, lost: Mapping[tuple[Account, Asset], int]) -> None:
         self.assets, self._done = assets, done
+        self._lost = dict(lost)
         self._wallet = Account(AccountKind.WALLET, done.anchor.wallet.hex())
         self._units: dict[tuple[Account, Side, Asset], int] = {}
 
     def out_of(self, account: Account, amount: Amount) -> None:
         """Coins that left the wallet, and whose they were."""
-        self.move(account, self._wallet, amount)
+        self._add(account, Side.DEBIT, amount)
+        self._add(self._wallet, Side.CREDIT, amount)
 
     def move(self, debited: Account, credited: Account, amount: Amount) -> None:
-        """From one account to another."""
-        for account, side in ((debited, Side.DEBIT), (credited, Side.CREDIT)):
-            key = (account, side, amount.asset)
-            self._units[key] = self._units.get(key, 0) + amount.units
+        """From one account to another, or first to what that one lost to a reorg."""
+        self._add(debited, Side.DEBIT, amount)
+        loss = loss_of(credited)
+        filled = min(self._lost.get((loss, amount.asset), 0), amount.units)
+        if filled:
+            self._lost[loss, amount.asset] -= filled
+            self._add(loss, Side.CREDIT, Amount(amount.asset, filled))
+        if filled < amount.units:
+            self._add(credited, Side.CREDIT, Amount(amount.asset, amount.units - filled))
+
+    def _add(self, account: Account, side: Side, amount: Amount) -> None:
+        key = (account, side, amount.asset)
+        self._units[key] = self._units.get(key, 0) + amount.units
 
     def entry(self) -> Entry | None:
         """All of it."""

@@ -94,9 +94,16 @@ class Moves:
                     while lately[0][0] < at - _KEPT:
                         lately.popleft()
 
+    def undo(self, digest: bytes, intent: TransferIntent) -> None:
+        """A reorg took back the block that ended it: it is pending again."""
+        self.dead.discard(digest)
+        self.of[digest] = Move(intent)
+
     def _forget(self) -> None:
         while self._ended and self._ended[0][0] < self.floor - _KEPT:
-            self.of.pop(self._ended.popleft()[1], None)
+            at, digest = self._ended.popleft()
+            if digest in self.of and self.of[digest].ended == at:  # not one that a reorg made pending again
+                del self.of[digest]
 
     def _die(self, digest: bytes) -> None:
         self.of.pop(digest, None)

@@ -11,11 +11,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Final, Self
 
 from custody.rules.amounts import Amount, Asset, Assets
 from custody.rules.errors import InvalidInput, UnbalancedEntry
-from custody.rules.origins import ChainProof, Origin, Reversal, origin_from_json, origin_to_json
+from custody.rules.origins import ChainProof, Origin, Reversal, identity_of, origin_from_json, origin_to_json
 from custody.rules.refusals import Refusal, Rule
 from custody.rules.settlements import ManualEntry, Settlement
 from custody.rules.signatures import Signed
@@ -66,20 +67,31 @@ _OWNED: Final = (
     AccountKind.CUSTOMER_HELD,
     AccountKind.COMPANY_HELD,
 )
+_EACH: Final = (AccountKind.SUSPENSE, AccountKind.REORG_LOSS)
+"""Kinds that are kept apart by what made them: without an owner they name the kind, and no line of an entry can stand there."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Account:
-    """A ledger account: a kind, and an owner for wallets (the wallet's hex name), customers (the id) and what the company holds back."""
+    """A ledger account: a kind, and an owner for wallets (the wallet's hex name), customers (the id) and what the company holds back.
+
+    Suspense has an account for each chain event that is owed to nobody yet (its identity), so that whatever is taken is taken of
+    coins that came, and never of somebody else's; `reorg_loss` one for each account that had spent what a reorg took back.
+    """
 
     kind: AccountKind
     owner: str = ""
 
     def __post_init__(self) -> None:
-        if (self.kind in _OWNED) != bool(self.owner):
+        if (self.kind in _OWNED) != bool(self.owner) and self.kind not in _EACH:
             raise InvalidInput(
-                "account.owner", Rule.MALFORMED, repr(self.owner), f"an owner for {', '.join(_OWNED)} only"
+                "account.owner", Rule.MALFORMED, repr(self.owner), f"an owner for {', '.join((*_OWNED, *_EACH))} only"
             )
+
+    @property
+    def is_whole_kind(self) -> bool:
+        """Whether it names a kind of which each account has an owner: all of them together."""
+        return self.kind in _EACH and not self.owner
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -104,6 +116,9 @@ class Posting:
     def __post_init__(self) -> None:
         if self.amount.units <= 0:
             raise InvalidInput("posting.amount", Rule.NOT_POSITIVE, str(self.amount.units), "more than zero base units")
+        if self.account.is_whole_kind:
+            want = f"{self.account.kind}:NAME, the one that is meant"
+            raise InvalidInput("posting.account", Rule.MALFORMED, repr(str(self.account)), want)
 
     @property
     def change(self) -> int:
@@ -191,30 +206,75 @@ def canonical(data: object) -> bytes:
     return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
 
 
+@lru_cache(maxsize=1024)
+def _parts(entry: Entry) -> tuple[str, str]:
+    return canonical(origin_to_json(entry.origin)).decode(), canonical(entry_to_json(entry)["postings"]).decode()
+
+
+def entry_text(entry: Entry) -> str:
+    """`canonical(entry_to_json(entry))`, remembered: whoever asks before an entry is appended has that done outside the transaction."""
+    origin, postings = _parts(entry)
+    return f'{{"origin":{origin},"postings":{postings}}}'
+
+
 def entry_hash(position: int, recorded_at: int, previous: bytes, entry: Entry) -> bytes:
-    """SHA-256 over position, time, the previous hash and the entry: the chain that shows an edited row."""
-    body = {"position": position, "recorded_at": recorded_at, "previous": previous.hex(), **entry_to_json(entry)}
-    return hashlib.sha256(b"bulkhead journal v1\x00" + canonical(body)).digest()
+    """SHA-256 over position, time, the previous hash and the entry, as canonical JSON: the chain that shows an edited row."""
+    origin, postings = _parts(entry)
+    numbered = f'{{"origin":{origin},"position":{position},"postings":{postings}'
+    body = f'{numbered},"previous":"{previous.hex()}","recorded_at":{recorded_at}}}'
+    return hashlib.sha256(b"bulkhead journal v1\x00" + body.encode()).digest()
 
 
-def credit_deposit(proof: ChainProof, wallet: Account, owner: Account, amount: Amount) -> Entry:
-    """Coins arrived: the wallet has more, and the owner (a customer, suspense, or the company for its own wallets) is owed it."""
-    return Entry(proof, (Posting(wallet, Side.DEBIT, amount), Posting(owner, Side.CREDIT, amount)))
+def suspense_of(event: str) -> Account:
+    """Where the coins of one chain event wait for whom they are owed to; `event` is its identity (`origins.identity_of`)."""
+    return Account(AccountKind.SUSPENSE, event)
 
 
-def reverse_deposit(credited: JournalEntry, reversal: Reversal, available: int) -> Entry:
-    """A reorg took a credited deposit back: exact, and what the owner has already spent goes to `reorg_loss`.
+def loss_of(account: Account) -> Account:
+    """Where it stands that an account had spent what a reorg took back."""
+    return Account(AccountKind.REORG_LOSS, str(account))
 
-    `available` is the owner's balance now, in base units. The loss is a shortfall until `make_whole` (TRUST.md).
+
+def credited_to(proof: ChainProof, owner: Account) -> Account:
+    """The account that a chain event credits: its own suspense where it is owed to nobody yet."""
+    return suspense_of(identity_of(proof)) if owner.kind is AccountKind.SUSPENSE else owner
+
+
+def credit_deposit(proof: ChainProof, wallet: Account, owner: Account, amount: Amount, lost: int = 0) -> Entry:
+    """Coins arrived: the wallet has more, and the owner (a customer, suspense, or the company for its own wallets) is owed it.
+
+    `lost` is what the owner had spent of coins that a reorg took back, in base units: what arrives fills that first. The same
+    payment in another block would otherwise be owed twice, and the second time for nothing.
     """
-    wallet, owner = credited.entry.postings
-    taken = min(available, owner.amount.units)
-    postings = [Posting(wallet.account, Side.CREDIT, wallet.amount)]
-    if taken:
-        postings.append(Posting(owner.account, Side.DEBIT, Amount(owner.amount.asset, taken)))
-    if missing := owner.amount.units - taken:
-        loss = Account(AccountKind.REORG_LOSS)
-        postings.append(Posting(loss, Side.DEBIT, Amount(owner.amount.asset, missing)))
+    owner = credited_to(proof, owner)
+    filled = min(lost, amount.units)
+    postings = [Posting(wallet, Side.DEBIT, amount)]
+    if filled:
+        postings.append(Posting(loss_of(owner), Side.CREDIT, Amount(amount.asset, filled)))
+    if filled < amount.units:
+        postings.append(Posting(owner, Side.CREDIT, Amount(amount.asset, amount.units - filled)))
+    return Entry(proof, tuple(postings))
+
+
+def reverse(recorded: JournalEntry, reversal: Reversal, balances: Mapping[tuple[Account, Asset], int]) -> Entry:
+    """A reorg took back what an entry rests on, a credit or a payout: the exact opposite of its net change.
+
+    `balances` are those now of the accounts that it raised, in base units. What such an account no longer has was spent, and goes
+    to its `reorg_loss`: a shortfall that stops payments out of customer tiers until it is filled (TRUST.md). A wallet has no such
+    way out: what its coins paid was taken back before them.
+    """
+    postings: list[Posting] = []
+    for (account, asset), change in recorded.entry.changes().items():
+        natural, lowered = account.kind.side, change
+        if change < 0:
+            postings.append(Posting(account, natural, Amount(asset, -change)))
+            continue
+        if account.kind is not AccountKind.WALLET:
+            lowered = min(change, balances.get((account, asset), 0))
+        if lowered:
+            postings.append(Posting(account, natural.other, Amount(asset, lowered)))
+        if missing := change - lowered:
+            postings.append(Posting(loss_of(account), Side.DEBIT, Amount(asset, missing)))
     return Entry(reversal, tuple(postings))
 
 
@@ -247,6 +307,7 @@ def settle(signed: Signed[Settlement], assets: Assets) -> Entry:
 MANUAL_MOVES: Final = frozenset(
     {
         (AccountKind.SUSPENSE, AccountKind.CUSTOMER_AVAILABLE),
+        (AccountKind.SUSPENSE, AccountKind.REORG_LOSS),
         (AccountKind.COMPANY_SURPLUS, AccountKind.CUSTOMER_AVAILABLE),
         (AccountKind.COMPANY_SURPLUS, AccountKind.REORG_LOSS),
     }

@@ -59,7 +59,7 @@ ChainProof = TokenProof | NativeProof | BitcoinProof
 
 @dataclass(frozen=True, slots=True)
 class Reversal(Struct):
-    """A reorg took back the block under an earlier entry: `canonical` is what stands at that height now."""
+    """A reorg took back the block under an earlier entry, a credit's or a payout's: `canonical` is what stands at that height now."""
 
     entry: Uint64
     chain: str
@@ -92,11 +92,15 @@ class Release(Struct):
 
 @dataclass(frozen=True, slots=True)
 class Arrived(Struct):
-    """What a payout paid to a wallet of ours and its watcher has booked as an arrival: change, a sweep, an internal move."""
+    """What a payout paid to a wallet of ours and its watcher has booked as an arrival: change, a sweep, an internal move.
+
+    `event` is the identity of the chain event whose suspense it is taken from; empty where it went to the company's own account.
+    """
 
     wallet: Bytes32
     asset: str
     units: Uint256
+    event: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +169,16 @@ def identity_of(proof: ChainProof) -> str:
             return f"{proof.chain}/{proof.block.hex()}/{proof.txid.hex()}:{proof.vout}"
 
 
+def payout_identity(executed: Executed) -> str:
+    """A payout's block, transaction and anchor: whoever relays may put two signed calls into one transaction on EVM.
+
+    Heights have ten digits, so that identities of a chain are in the order of its blocks.
+    """
+    at = executed.anchor
+    block = f"{executed.chain}/{executed.height:010d}/{executed.block.hex()}"
+    return f"{block}/{executed.transaction.hex()}/{at.wallet.hex()}/{at.reference}"
+
+
 def measured(proof: ChainProof) -> int:
     """Base units that a proof shows arriving; zero or less shows nothing."""
     match proof:
@@ -188,14 +202,19 @@ class Once(StrEnum):
     PROPOSAL = "proposal"
     FREED = "freed"
     ANCHOR = "anchor"
+    PAYOUT = "payout"
+
+
+REVERSIBLE: Final = frozenset({Once.CHAIN_EVENT, Once.FREED, Once.ANCHOR, Once.PAYOUT})
+"""What may be recorded again once the entry that recorded it was reversed, because a block that a reorg took can come back."""
 
 
 def recorded_once(origin: Origin) -> tuple[tuple[Once, str], ...]:
     """What no other entry may rest on: its chain event, the position it reverses, or its id and the ids of its trades.
 
     A trade settles once ever, whichever batch or client it comes with. A proposal is held for once, and a hold is freed once, by a
-    release or by the final end of its anchor. A chain event may be credited again only after its credit
-    was reversed, because a block that a reorg took can come back.
+    release or by the final end of its anchor. Of these, what a block shows may be recorded again only after its entry was reversed
+    (`REVERSIBLE`).
     """
     if isinstance(origin, Signed):
         if isinstance(origin.message, ManualEntry):
@@ -211,5 +230,6 @@ def recorded_once(origin: Origin) -> tuple[tuple[Once, str], ...]:
     if isinstance(origin, Executed):
         at = origin.anchor
         freed = ((Once.FREED, intent.hex()) for intent in origin.intents)
-        return ((Once.ANCHOR, f"{at.chain}/{at.wallet.hex()}/{at.reference}"), *freed)
+        anchor = (Once.ANCHOR, f"{at.chain}/{at.wallet.hex()}/{at.reference}")
+        return (anchor, *freed, (Once.PAYOUT, payout_identity(origin)))
     return ((Once.CHAIN_EVENT, identity_of(origin)),)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from eth_utils.address import is_address, to_checksum_address
+
 from custody.rules.amounts import Amount, Asset, AssetKind, Assets
 from custody.rules.errors import InvalidInput, UnbalancedEntry
 from custody.rules.hold_origins import Standing, check_executed, check_hold, check_release
@@ -17,11 +19,12 @@ from custody.rules.ledger import (
     Entry,
     JournalEntry,
     Posting,
-    Side,
     check_manual,
     credit_deposit,
+    credited_to,
+    loss_of,
     manual,
-    reverse_deposit,
+    reverse,
     settle,
 )
 from custody.rules.origins import ChainProof, Executed, Hold, Release, Reversal, TokenProof, measured
@@ -82,9 +85,10 @@ def check_entry(
     elif isinstance(origin, Release):
         yield from check_release(recorded, standing, authorities.roster_at(at), assets)
     elif isinstance(origin, Executed):
-        yield from check_executed(recorded, standing, authorities.tiers.get(origin.anchor.wallet), assets)
+        yield from check_executed(recorded, standing, authorities.tiers.get(origin.anchor.wallet), assets, balances)
+        yield from _check_places(origin, authorities.holding_of)
     elif not isinstance(origin, Signed):
-        yield from _check_credit(recorded.entry, origin, authorities)
+        yield from _check_credit(recorded.entry, origin, authorities, balances)
     elif isinstance(origin.message, ManualEntry):
         signed_manual = Signed(origin.message, origin.signatures)
         yield from check_signed_manual(signed_manual, authorities.roster_at(at), assets, customers, at)
@@ -192,7 +196,20 @@ def _told(postings: tuple[Posting, ...]) -> list[str]:
     return [f"{p.side} {p.account} {p.amount.units} {p.amount.asset}" for p in postings]
 
 
-def _check_credit(entry: Entry, proof: ChainProof, authorities: Authorities) -> Iterator[Refusal]:
+def _check_places(done: Executed, holding_of: HoldingOf) -> Iterator[Refusal]:
+    """Native coin taken from an event that names its address was brought to the wallet that it is said to have reached."""
+    for arrived in done.arrived:
+        _, _, place = arrived.event.rpartition("/")
+        if Chain(done.chain).is_evm and is_address(place):
+            at = holding_of(Address(Chain(done.chain), to_checksum_address(place)))
+            if at is None or at.wallet != Account(AccountKind.WALLET, arrived.wallet.hex()):
+                got = None if at is None else str(at.wallet)
+                yield Refusal(Rule.ORIGIN, field="arrived.event", got=got, want=f"wallet:{arrived.wallet.hex()}")
+
+
+def _check_credit(
+    entry: Entry, proof: ChainProof, authorities: Authorities, balances: Mapping[tuple[Account, Asset], int]
+) -> Iterator[Refusal]:
     """A credit is exactly what the proof measured, at the wallet the address derives from, owed to whom it is bound."""
     asset, holding = (
         _asset_of(proof, authorities.assets),
@@ -206,13 +223,16 @@ def _check_credit(entry: Entry, proof: ChainProof, authorities: Authorities) -> 
     if units < 1 or (asset is not None and units < asset.dust):
         yield Refusal(Rule.DUST, measured=units, want=f"at least {asset.dust if asset else 1}")
     elif asset is not None and holding is not None:
-        owner = holding.owner
-        if len(entry.postings) == 2 and owner.kind is AccountKind.CUSTOMER_AVAILABLE:
+        owner = credited_to(proof, holding.owner)
+        if owner.kind is AccountKind.CUSTOMER_AVAILABLE:
             # The binding may be younger than the coins, which then went to suspense: still owed, and never the company's.
             # Refusing that would let a stranger who pays an address not yet bound stop the attestor for good.
-            suspense = Account(AccountKind.SUSPENSE)
-            owner = suspense if entry.postings[1].account == suspense else owner
-        yield from _compare(entry.postings, credit_deposit(proof, holding.wallet, owner, Amount(asset, units)).postings)
+            suspense = credited_to(proof, Account(AccountKind.SUSPENSE))
+            owner = suspense if any(p.account == suspense for p in entry.postings) else owner
+        lost = balances.get((loss_of(owner), asset), 0)
+        yield from _compare(
+            entry.postings, credit_deposit(proof, holding.wallet, owner, Amount(asset, units), lost).postings
+        )
 
 
 def _asset_of(proof: ChainProof, assets: Assets) -> Asset | None:
@@ -233,20 +253,14 @@ def _check_reversal(
     credited: JournalEntry | None,
     balances: Mapping[tuple[Account, Asset], int],
 ) -> Iterator[Refusal]:
-    """A reversal takes back one earlier credit, exactly: no more than the owner still had, the rest to `reorg_loss`."""
+    """A reversal takes back one earlier credit or payout, exactly: no more than an account still had, the rest to `reorg_loss`."""
     proof = None if credited is None else credited.entry.origin
-    if credited is None or credited.position >= recorded.position or not isinstance(proof, ChainProof):
-        yield Refusal(
-            Rule.ORIGIN, field="reversal.entry", got=reversal.entry, want="an earlier credit of a chain event"
-        )
+    if credited is None or credited.position >= recorded.position or not isinstance(proof, ChainProof | Executed):
+        want = "an earlier credit of a chain event, or a payout"
+        yield Refusal(Rule.ORIGIN, field="reversal.entry", got=reversal.entry, want=want)
         return
-    want = (proof.chain, proof.height, proof.block)
-    if (reversal.chain, reversal.height, reversal.orphaned) != want or reversal.canonical == reversal.orphaned:
+    shown = (proof.chain, proof.height, proof.block)
+    if (reversal.chain, reversal.height, reversal.orphaned) != shown or reversal.canonical == reversal.orphaned:
         yield Refusal(Rule.ORIGIN, field="reversal.orphaned", got=reversal.orphaned.hex(), want=proof.block.hex())
         return
-    owner = next((p for p in credited.entry.postings if p.side is Side.CREDIT), None)
-    if owner is None or len(credited.entry.postings) != 2:
-        yield Refusal(Rule.ORIGIN, field="reversal.entry", got=reversal.entry, want="a credit of two postings")
-        return
-    available = balances.get((owner.account, owner.amount.asset), 0)
-    yield from _compare(recorded.entry.postings, reverse_deposit(credited, reversal, available).postings)
+    yield from _compare(recorded.entry.postings, reverse(credited, reversal, balances).postings)

@@ -74,6 +74,8 @@ class Rule(StrEnum):
     ORIGIN_UNKNOWN = "origin_could_not_be_checked"
     BALANCE_MISMATCH = "balance_differs_from_journal"
     HISTORY_CHANGED = "attested_history_changed"
+    RETURNING = "coins_may_be_a_payouts_own"
+    DEPOSIT_REVERSED = "deposit_reversed"
     # coverage (DESIGN.md, law 2)
     COVERAGE = "coverage"
     COVERAGE_UNKNOWN = "coverage_unknown"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
+from custody.rules.decisions import DecisionRecord
 from custody.rules.errors import InvalidInput
 from custody.rules.intents import Proposal, TransferIntent
 from custody.rules.payments import Reservation
@@ -95,6 +96,13 @@ MOVES: Final[Mapping[Status, frozenset[Status]]] = {
 }
 """Every legal move. A status may say something new of itself until it is final."""
 
+REOPENS: Final[Mapping[Status, Status]] = {
+    _S.COMPLETED: _S.BROADCASTING,
+    _S.FAILED: _S.BROADCASTING,
+    _S.CANCELLED: _S.CANCELLING,
+}
+"""Where a transfer whose anchor was finally consumed stands again once a reorg took that block back: its bytes go out as they were."""
+
 SUB_STATUSES: Final[Mapping[Status, frozenset[SubStatus]]] = {
     _S.QUEUED: frozenset({_SUB.PENDING_TIME_LOCK}),
     _S.PENDING_AUTHORIZATION: frozenset({_SUB.PENDING_TIME_LOCK}),
@@ -109,7 +117,7 @@ SUB_STATUSES: Final[Mapping[Status, frozenset[SubStatus]]] = {
     ),
     _S.COMPLETED: frozenset({_SUB.CONFIRMED}),
     _S.CANCELLED: frozenset({_SUB.CANCELLED_BY_USER}),
-    _S.CANCELLING: frozenset({_SUB.CANCELLED_BY_USER, _SUB.REJECTED_BY_USER}),
+    _S.CANCELLING: frozenset({_SUB.CANCELLED_BY_USER, _SUB.REJECTED_BY_USER, _SUB.REORGED}),
     _S.REJECTED: frozenset({_SUB.REJECTED_BY_USER}),
     _S.FAILED: frozenset({_SUB.REPLACED, _SUB.ACTUAL_FEE_TOO_HIGH}),
 }
@@ -157,7 +165,7 @@ def move(
     at: int,
     sub_status: SubStatus | None = None,
     waiting_for: str = "",
-    decision: Decision | None = None,
+    decision: Decision | DecisionRecord | None = None,
 ) -> Transfer:
     """The transfer after one legal move; the only way a status changes. Raises Refused(status_move_not_allowed)."""
     if to not in MOVES[transfer.status] or (not transfer.live and to not in _ENDS | {_S.BLOCKED}):
@@ -171,6 +179,19 @@ def move(
         decision=transfer.decision if decision is None else decision.to_json(),
         moved_at=max(at, transfer.moved_at),
     )
+
+
+def reopen(transfer: Transfer, at: int, waiting_for: str) -> Transfer:
+    """The transfer after a reorg took back the block that ended it. Raises Refused(status_move_not_allowed).
+
+    Whoever calls it has reversed the entry of that end: a transfer that was ended by a no, by expiry or by policy had no block.
+    """
+    to = REOPENS.get(transfer.status)
+    if to is None:
+        told = {"was": transfer.status.value, "allowed": sorted(REOPENS)}
+        raise Refused([Refusal(Rule.ILLEGAL_MOVE, intent=transfer.digest.hex(), **told)])
+    moved_at = max(at, transfer.moved_at)
+    return replace(transfer, status=to, sub_status=SubStatus.REORGED, waiting_for=waiting_for, moved_at=moved_at)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,6 @@ from custody.rules.ledger import (
     entry_hash,
     entry_to_json,
     manual,
-    reverse_deposit,
     settle,
 )
 from custody.rules.origins import ChainProof, Reversal, identity_of
@@ -62,8 +61,10 @@ from tests.fakes.ledger import (
     credit,
     move,
     native,
+    reverse_deposit,
     settled,
     settlement,
+    stray,
     token,
     trade,
 )
@@ -139,7 +140,7 @@ class World:
         self.put(credit(native(4, 9000, HOT_ETH)))
         self.put(credit(native(5, 700, COMPANY_ETH)))
         self.put(settle(settled(settlement(trade(fees=[FeeLeg("ana", "ETH", 10)]))), ASSETS))
-        self.put(manual(agreed(move(1000)), ASSETS))
+        self.put(manual(agreed(move(1000, str(stray(4)))), ASSETS))
         self.reverse(self.put(credit(native(6))))
         self.put(settle(settled(settlement(trade("t2", fees=[FeeLeg("bo", "USD", 7)]), name="s2")), ASSETS), NOW + 9)
 
@@ -253,7 +254,7 @@ class TestTrue:
     def test_spent_before_the_reorg(self, world: World) -> None:
         """What the owner had spent stands in `reorg_loss`, exactly, and the audit agrees."""
         taken = world.put(credit(native(20, 50, HOT_ETH)))
-        world.put(manual(agreed(move(8040, name="m2")), ASSETS))
+        world.put(manual(agreed(move(40, str(stray(20)), name="m2")), ASSETS))
         world.reverse(taken)
         assert world.verify() == []
 
@@ -325,7 +326,10 @@ class TestNodes:
 def _forged() -> list[object]:
     """Entries that any database would take: (what is forged, entry, rules)."""
     wei = Amount(ETH, 10**18)
-    person = replace(agreed(move(name="f")), signatures=agreed(move(name="f")).signatures[:1])
+    person = replace(
+        agreed(move(1000, str(stray(4)), name="f")),
+        signatures=agreed(move(1000, str(stray(4)), name="f")).signatures[:1],
+    )
     changed = settled(settlement(trade("f"), name="f"))
     schedule = settlement(trade("f"), name="f", schedule=bytes(32))
     return [
@@ -399,7 +403,7 @@ def _forged() -> list[object]:
             id="a customer's balance to the company",
         ),
         pytest.param(
-            manual(agreed(move(credit_to="customer_available:nobody", name="f")), ASSETS),
+            manual(agreed(move(1000, str(stray(4)), "customer_available:nobody", "f")), ASSETS),
             {Rule.UNKNOWN_CUSTOMER},
             id="an unknown customer",
         ),
@@ -527,7 +531,7 @@ class TestTampered:
 
     def test_damaged_balance(self, tampered: Tampered) -> None:
         """A balance that is no number, or an account that is none, is a finding and no crash."""
-        tampered.sql("UPDATE balances SET account = 'president' WHERE account = 'suspense'")
+        tampered.sql("UPDATE balances SET account = 'president' WHERE substr(account, 1, 9) = 'suspense:'")
         assert tampered.world.rules() == [(None, Rule.ROW_DAMAGED)]
 
     def test_damaged_text(self, make_url: Callable[[str], str]) -> None:

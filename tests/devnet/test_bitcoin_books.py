@@ -25,6 +25,7 @@ from custody.flows.ports import UnitOfWork
 from custody.rules import holds
 from custody.rules.amounts import Amount
 from custody.rules.certificates import DepositAddress
+from custody.rules.housekeeping import Consolidation
 from custody.rules.intents import Proposal, TransferIntent
 from custody.rules.ledger import Account, AccountKind, Entry, Posting, Side
 from custody.rules.origins import BitcoinProof, Executed, Hold
@@ -33,7 +34,7 @@ from custody.rules.payouts import CHANGE_WINDOW, VOID_CHANGE
 from custody.rules.refusals import Refused
 from custody.rules.signatures import Signed
 from custody.rules.wallets import Tier
-from devnet.bitcoind import Bitcoind
+from devnet.bitcoind import MINER, Bitcoind
 from devnet.throwaway import SeatedWallet, seated_script
 from tests.devnet.test_bitcoin_payouts import World, every
 from tests.devnet.test_executed import intent_of
@@ -105,8 +106,9 @@ class Books:
         )
 
         def book(work: UnitOfWork) -> None:
-            assert posting._unbooked(work, self.inventory, hot, done) == ""
-            entry = holds.pay(done, intents, Tier.CUSTOMER_HOT, ASSETS)
+            arrived = posting._booked(work, kernel, hot, done)
+            assert not isinstance(arrived, str), arrived
+            entry = holds.pay(replace(done, arrived=arrived), intents, Tier.CUSTOMER_HOT, ASSETS)
             assert entry is not None
             work.journal.append(entry, 1)
 
@@ -144,7 +146,9 @@ def books(bitcoind: Bitcoind) -> Books:
     made.watch()
     proof = BitcoinProof(REGTEST.name, birth, bytes(32), bytes(32), 0, company.text, COMPANY)
     amount = Amount(BTC, COMPANY)  # stands for make_whole, which would have brought these coins
-    whole = Entry(proof, (Posting(SUSPENSE, Side.DEBIT, amount), Posting(SURPLUS, Side.CREDIT, amount)))
+    stands = made.store.read(lambda work: [account for account, _, _ in work.journal.balances()])
+    (came,) = [account for account in stands if account.kind is AccountKind.SUSPENSE]
+    whole = Entry(proof, (Posting(came, Side.DEBIT, amount), Posting(SURPLUS, Side.CREDIT, amount)))
     made.store.run(lambda work: work.journal.append(whole, 1))
     made.check()
     return made
@@ -164,9 +168,9 @@ def test_a_void_of_a_customers_coin_credits_nobody(books: Books) -> None:
     assert books.balance(SURPLUS) == COMPANY - void.fee
 
 
-def test_a_move_to_cold_is_booked_once(books: Books) -> None:
-    """Both outputs are ours, at change addresses of two wallets: nobody's deposit, and only the fee is gone, the company's."""
-    to, units = change_address(books.cold.certificate, 0), 40_000_000
+def _to_cold(books: Books, units: int) -> tuple[Payment, TransferIntent]:
+    """A move that the company pays the fee of, held."""
+    to = change_address(books.cold.certificate, 0)
     payment = Payment((7).to_bytes(32), "BTC", units, to, 50_000, Derived(books.cold.certificate, 1, 0))
     intent = replace(
         intent_of(payment, books.world.wallet.name),
@@ -178,6 +182,13 @@ def test_a_move_to_cold_is_booked_once(books: Books) -> None:
     held = holds.hold(Hold(proposal, (), intent), ASSETS)
     assert held is not None
     books.store.run(lambda work: work.journal.append(held, 1))
+    return payment, intent
+
+
+def test_a_move_to_cold_is_booked_once(books: Books) -> None:
+    """Both outputs are ours, at change addresses of two wallets: nobody's deposit, and only the fee is gone, the company's."""
+    units = 40_000_000
+    payment, intent = _to_cold(books, units)
     unsigned = books.world.build([payment])
     mined = books.world.send(unsigned)
     books.watch()
@@ -191,6 +202,91 @@ def test_a_move_to_cold_is_booked_once(books: Books) -> None:
     books.check()
     assert books.balance(books.wallet(books.cold).account) == units
     assert books.balance(SURPLUS) == COMPANY - unsigned.fee
+
+
+def test_a_payout_that_a_reorg_moves_is_booked_where_it_is_now(books: Books) -> None:
+    """At finality + 1 on a real node: its entry is reversed to the unit, its hold stands, the same bytes settle in the new block."""
+    payment, intent = _to_cold(books, 40_000_000)
+    held = books.balance(Account(AccountKind.COMPANY_HELD, "company_surplus"))
+    unsigned = books.world.build([payment])
+    envelope = books.world.envelope(unsigned)
+    mined = books.world.send(unsigned)
+    books.watch()
+    books.post(unsigned, mined, [intent])
+    books.check()
+    node, settled = books.world.node, books.balance(SURPLUS)
+    assert node.height - mined.height + 1 > CONFIRMATIONS  # deeper than final
+
+    orphan = mined.block.hex()
+    node.rpc("invalidateblock", orphan)
+    try:
+        to = node.rpc("getnewaddress", wallet=MINER)
+        node.rpc("generateblock", to, [])
+        for _ in range(CONFIRMATIONS + 2):
+            node.rpc("generateblock", to, [])
+        report = step(books.store, books.view, books.inventory, ASSETS, lambda: 1)
+        assert (report.reopened, report.reversed) == (
+            0,
+            2,
+        )  # no transfer stands behind these books; the move and its change
+        entries = books.store.read(lambda work: work.journal.read())
+        assert [type(e.entry.origin).__name__ for e in entries[-3:]] == ["Reversal"] * 3
+        assert books.balance(Account(AccountKind.COMPANY_HELD, "company_surplus")) == held
+        assert books.balance(Account(AccountKind.REORG_LOSS)) == 0
+        books.check()
+
+        books.world.payouts.broadcast(envelope)
+        node.mine(1)
+        again = books.world.follow(envelope)
+        assert isinstance(again, Mined)
+        assert (again.transaction, again.block != mined.block) == (mined.transaction, True)
+        books.watch()
+        books.post(unsigned, again, [intent])
+        books.check()
+        assert books.balance(SURPLUS) == settled
+    finally:
+        node.rpc("reconsiderblock", orphan)
+
+
+def test_small_coins_join_a_move_to_cold(books: Books) -> None:
+    """Eight small coins end in its change, and one that nobody booked stays: ana has all hers, the company pays for it."""
+    world, certificate = books.world, books.world.wallet.certificate
+    small, units = 10_000, 40_000_000
+    for _ in range(8):
+        world.node.pay(receive_address(certificate, 0).text, small)
+    books.watch()
+    world.node.pay(receive_address(certificate, 500).text, small)  # of the descriptor, and of no book
+    world.node.mine(CONFIRMATIONS)
+    payment, intent = _to_cold(books, units)
+    alone = world.payouts.next_anchor(world.wallet.name, certificate, [payment], (), books.credited)
+
+    def pinned(rate: int, coin: int = 2 * small) -> tuple[str, ...]:
+        bound = Consolidation(rate, coin)
+        found = world.payouts.consolidate(certificate, alone, [payment], (), books.credited, bound)
+        assert found.anchor == alone.anchor
+        return found.references
+
+    assert pinned(1_000) == alone.references  # the network asks for more than that
+    assert pinned(10**6, small - 1) == alone.references  # no coin is small
+    reservation = replace(alone, references=pinned(10**6))
+    assert len(reservation.references) == len(alone.references) + 8
+    unsigned = world.payouts.build(certificate, reservation, [payment])
+    decoded = world.wallet.decode(unsigned)
+    assert len(decoded.leaves) == 2
+    assert decoded.fee <= payment.maximum_fee // 2
+    mined = world.send(unsigned)
+    books.watch()
+    books.post(unsigned, mined, [intent])
+    ours = books.wallet(world.wallet)
+    assert books.balance(ours.account) == books.view.balance(BTC, ours.addresses, books.view.final())
+    assert (books.balance(ANA), books.balance(SUSPENSE)) == (DEPOSIT + 8 * small, 0)
+    assert books.balance(SURPLUS) == COMPANY - unsigned.fee
+    left = world.payouts._wallet(certificate).coins(CONFIRMATIONS)
+    assert sorted(coin.units for coin in left)[:2] == [
+        small,
+        COMPANY,
+    ]  # the unbooked one, the company's, and the change
+    assert len(left) == 3
 
 
 def test_change_at_a_customers_address_never_confirms(books: Books) -> None:

@@ -147,6 +147,38 @@ def ref_hash(view: BitcoinView, height: int) -> bytes:
     return found.hash
 
 
+def test_unconfirmed_is_no_deposit(bitcoind: Bitcoind, view: BitcoinView, ours: list[Address]) -> None:
+    """What only the mempool knows is not seen, however many blocks go by without it; it is once a block has it."""
+    first = view.head().height + 1
+    txid = pay(bitcoind, {ours[0]: 700_000})
+    mine_empty(bitcoind, CONFIRMATIONS + 1)
+    assert view.sightings(first, head(view).height, ours) == []
+    bitcoind.mine()
+    (seen,) = view.sightings(first, head(view).height, ours)
+    assert (proof_of(seen.proof).txid, seen.proof.height) == (txid, head(view).height)
+
+
+@pytest.mark.parametrize("still_ours", [False, True], ids=["away from us", "to us again"])
+def test_a_replaced_payment_is_no_deposit(
+    bitcoind: Bitcoind, view: BitcoinView, ours: list[Address], still_ours: bool
+) -> None:
+    """A payment that its sender replaces by a higher fee (BIP-125) never was: what counts is the one that a block has, once."""
+    first = view.head().height + 1
+    replaced = pay(bitcoind, {ours[0]: 800_000})
+    to = ours[0].text if still_ours else str(bitcoind.rpc("getnewaddress", wallet=MINER))
+    options = {"fee_rate": 40, "outputs": [{to: Decimal("0.00800000")}]}
+    bumped = bitcoind.rpc("bumpfee", replaced.hex(), options, wallet=MINER)
+    assert isinstance(bumped, dict)
+    bitcoind.mine(CONFIRMATIONS)
+    found = view.sightings(first, head(view).height, ours)
+    wanted = [(bytes.fromhex(bumped["txid"]), 800_000)] if still_ours else []
+    assert [(proof_of(s.proof).txid, s.amount.units) for s in found] == wanted
+    assert bumped["txid"] != replaced.hex()
+    for seen in found:
+        refusal = view.confirm(replace(proof_of(seen.proof), txid=replaced))
+        assert refusal is not None
+
+
 def test_coinbase_is_no_deposit(bitcoind: Bitcoind, view: BitcoinView, ours: list[Address]) -> None:
     """Somebody mines to our address: nothing to credit, though the chain holds it."""
     bitcoind.mine(1, ours[0].text)

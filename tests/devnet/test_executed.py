@@ -26,7 +26,7 @@ from custody.rules.intents import Anchor, TransferIntent
 from custody.rules.ledger import Account, AccountKind
 from custody.rules.origins import Arrived, Executed
 from custody.rules.payments import Envelope, Mined, Payment, Sweep
-from custody.rules.payouts import Place, SafeTx, ToSign
+from custody.rules.payouts import LeafKind, Place, SafeTx, ToSign
 from custody.rules.provenance import Holding
 from custody.rules.refusals import Rule
 from custody.rules.typed import ZERO32, ZERO_ADDRESS
@@ -270,6 +270,27 @@ def test_what_happened_confirms(chapter: Chapter, which: str) -> None:
     assert replace(truth, intents=truth.intents[::-1]).check() == ""
     panel = Panel(Chain(truth.executed.chain), [truth.view])  # type: ignore[list-item]  # a whole view, told as its one port
     assert replace(truth, view=panel).check() == ""
+
+
+def test_a_sweep_that_carries_no_intent(ethereum: Ethereum) -> None:
+    """Two deposit addresses emptied by schedule: it confirms as it was, and neither as more, nor as a void, nor with a payment."""
+    world, certificate, name = ethereum.world, ethereum.world.wallet.certificate, ethereum.world.wallet.name
+    owned = {**ethereum.owned, deposit_safe(certificate, 1): holding(name)}
+    for index in (0, 1):
+        fund(world.client, deposit_safe(certificate, index).text, 40)
+    world.payouts.deploy_deposits(world.wallet.signed, (0, 1))
+    reservation = world.payouts.next_anchor(name, certificate, (), ())
+    unsigned = world.payouts.build(certificate, reservation, (), [Sweep(0, "ETH", 40), Sweep(1, "ETH", 30)])
+    assert {leaf.kind for leaf in world.wallet.decode(unsigned).leaves} == {LeafKind.SWEEP}
+    mined = world.send(unsigned)
+    truth = told(ethereum.view, owned, mined, unsigned.anchor, (), [Arrived(name, "ETH", 70)])
+    assert truth.check() == ""
+    assert stated(truth, arrived=(Arrived(name, "ETH", 71),)).check() == "arrived"
+    assert stated(truth, arrived=()).check() == "arrived"
+    assert stated(truth, void=True).check() == "void"
+    assert stated(truth, fee=1).check() == "fee"
+    paid = told(ethereum.view, owned, mined, unsigned.anchor, [evm.pay("ETH", 70)], [Arrived(name, "ETH", 70)])
+    assert paid.check() == "payments"
 
 
 def stated(truth: Told, **changes: object) -> Told:

@@ -9,8 +9,8 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from custody.rules.amounts import Amount, Asset, AssetKind, Assets
-from custody.rules.ledger import Account, AccountKind, Entry, credit_deposit
-from custody.rules.origins import BitcoinProof, ChainProof, NativeProof, TokenProof, measured
+from custody.rules.ledger import Account, AccountKind, Entry, JournalEntry, credit_deposit, reverse, suspense_of
+from custody.rules.origins import BitcoinProof, ChainProof, NativeProof, Reversal, TokenProof, identity_of, measured
 from custody.rules.provenance import Authorities, Holding
 from custody.rules.roster import ApiClient, Person, Roster, RosterVersion, Thresholds
 from custody.rules.settlements import FeeLeg, FeeSchedule, Leg, ManualEntry, ManualPosting, Settlement, Trade
@@ -165,9 +165,23 @@ def settled(message: Settlement, signer: Signer = SETTLER) -> Signed[Settlement]
     return Signed(message, (signer.sign(ROSTER, message),))
 
 
+def stray(height: int, address: Address = HOT_ETH) -> Account:
+    """Where wei that arrived at the omnibus in the block of a height wait for an owner."""
+    return suspense_of(identity_of(native(height, 1, address)))
+
+
+STRAY: Final = stray(3)
+
+
+def reverse_deposit(credited: JournalEntry, origin: Reversal, available: int) -> Entry:
+    """The reversal of a credit whose owner has so much left."""
+    owner = credited.entry.postings[-1]
+    return reverse(credited, origin, {(owner.account, owner.amount.asset): available})
+
+
 def move(
     units: int = 1000,
-    debit: str = "suspense",
+    debit: str = str(STRAY),
     credit_to: str = "customer_available:ana",
     name: str = "m1",
     asset: str = "ETH",

@@ -22,9 +22,10 @@ from custody.rules.ledger import (
     Side,
     canonical,
     check_balances,
+    loss_of,
     replay,
 )
-from custody.rules.origins import BitcoinProof, ChainProof, Once, Reversal, recorded_once
+from custody.rules.origins import REVERSIBLE, BitcoinProof, ChainProof, Executed, Once, Reversal, recorded_once
 from custody.rules.refusals import Refusal, Refused, Rule, raise_if
 from custody.rules.settlements import Settlement
 from custody.rules.signatures import Signed
@@ -84,7 +85,9 @@ class FakeJournal:
         return [Examined(e.position, e, ()) for e in self.read(after, limit)]
 
     def balance(self, account: Account, asset: Asset) -> int:
-        """One balance."""
+        """One balance, or a whole kind's."""
+        if account.is_whole_kind:
+            return self.total(account.kind, asset)
         return replay(self._state.entries).get((account, asset), 0)
 
     def total(self, kind: AccountKind, asset: Asset) -> int:
@@ -116,6 +119,37 @@ class FakeJournal:
                 ripe += credited if latest <= recorded_by else 0
         return max(0, ripe - swept)
 
+    def executed(self, chain: Chain, first: int, last: int | None = None) -> Sequence[JournalEntry]:
+        """Payouts in these blocks that stand."""
+        found = ((e, e.entry.origin) for e in self._state.entries if e.position not in self._reversed())
+        return [
+            recorded
+            for recorded, origin in found
+            if isinstance(origin, Executed) and origin.chain == chain.name
+            if first <= origin.height and (last is None or origin.height <= last)
+        ]
+
+    def reversals(self, account: Account | None = None) -> Sequence[JournalEntry]:
+        """Reversals that touch an account, or all."""
+        touched = None if account is None else {account, loss_of(account)}
+        found = (e for e in self._state.entries if isinstance(e.entry.origin, Reversal))
+        return [e for e in found if touched is None or touched & {p.account for p in e.entry.postings}]
+
+    def credited_since(self, account: Account, asset: Asset, position: int) -> int:
+        """What chain events credited after a position."""
+        lines = (
+            posting
+            for recorded in self._state.entries
+            if recorded.position > position and recorded.position not in self._reversed()
+            if isinstance(recorded.entry.origin, ChainProof)
+            for posting in recorded.entry.postings
+        )
+        mine = (p for p in lines if p.account in {account, loss_of(account)} and p.side is Side.CREDIT)
+        return sum(p.amount.units for p in mine if p.amount.asset == asset)
+
+    def _reversed(self) -> set[int]:
+        return {e.entry.origin.entry for e in self._state.entries if isinstance(e.entry.origin, Reversal)}
+
     def settled_since(self, account: Account, since: int) -> dict[Asset, int]:
         """What settlements credited after a time."""
         found: dict[Asset, int] = defaultdict(int)
@@ -133,12 +167,13 @@ class FakeJournal:
             newest |= dict.fromkeys(recorded_once(recorded.entry.origin), recorded.position)
         for kind, identity in recorded_once(entry.origin):
             at = newest.get((kind, identity))
-            if at is not None and not (kind is Once.CHAIN_EVENT and (Once.REVERSAL, str(at)) in newest):
+            if at is not None and not (kind in REVERSIBLE and (Once.REVERSAL, str(at)) in newest):
                 yield Refusal(Rule.ALREADY_RECORDED, kind=kind.value, id=identity, position=at)
         if isinstance(entry.origin, Reversal):
             named = self.get(entry.origin.entry)
-            if named is None or not isinstance(named.entry.origin, ChainProof):
-                yield Refusal(Rule.ORIGIN, reverses=entry.origin.entry, want="the position of a credited chain event")
+            if named is None or not isinstance(named.entry.origin, ChainProof | Executed):
+                want = "the position of a credited chain event or of a payout"
+                yield Refusal(Rule.ORIGIN, reverses=entry.origin.entry, want=want)
 
 
 def _too_large(entry: Entry, balances: Mapping[tuple[Account, Asset], int]) -> Iterator[Refusal]:
@@ -196,6 +231,10 @@ class FakeDeposits:
             self._state.deposits[sighting.identity] = Deposit(sighting, DepositStatus.SEEN, None)
         elif DepositStatus.SEEN in DEPOSIT_MOVES[known.status]:
             self._state.deposits[sighting.identity] = Deposit(known.sighting, DepositStatus.SEEN, None)
+
+    def find(self, identity: str) -> Deposit | None:
+        """By the event's identity."""
+        return self._state.deposits.get(identity)
 
     def at_or_above(self, chain: Chain, height: int) -> Sequence[Deposit]:
         """By height."""

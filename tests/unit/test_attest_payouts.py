@@ -46,6 +46,7 @@ from tests.fakes.ledger import ASSETS, BTC, COIN, ETH, EVM, STRANGER_ETH, USD
 from tests.fakes.seat import NOW, Clock, ed25519, rules_of, secp256k1, signed_by
 
 E18 = 10**18
+OTHER_STRANGER = "0x" + "77" * 20
 BITCOIN_STRANGER = "bcrt1qrp33g0q5c5txsp9arysrx4k6zdkfs4nce4xj0gdcccefvpysxf3qzf4jry"
 
 
@@ -952,28 +953,37 @@ class TestFirstSight:
         digest = desk.unheld(destination=place)
         assert facts(attestor.attest(nonce(0), [digest]), digest).destination_first_seen == NOW
 
-    def test_a_damaged_row_stops_nothing(self) -> None:
-        """An enrolment that cannot be read is not seen; everything else is attested."""
+    def test_a_damaged_row_hides_no_other(self) -> None:
+        """It is told, and not seen; those after it age from now on. Mended it is seen then, by the attestor that stood all along."""
         desk = Desk()
-        digest = desk.hold()
-
-        class Damaged:
-            def __init__(self, store: Any) -> None:
-                self._store = store
-
-            def read(self, work: Callable[[UnitOfWork], Any]) -> Any:
-                def damaged(unit: Any) -> Any:
-                    def page(after: int, limit: int) -> Any:
-                        raise InvalidInput("enrolment", Rule.ROW_DAMAGED, "junk", "JSON")
-
-                    unit.enrolments.page = page
-                    return work(unit)
-
-                return self._store.read(damaged)
-
+        broken, whole = desk.enrol(), desk.enrol(OTHER_STRANGER)
         attestor = desk.house.attestor()
-        attestor._store = Damaged(desk.house.store)  # type: ignore[assignment]
-        attestor.attest(nonce(0), [digest])
+        desk.house.store._state.rows.damaged.add(broken)
+        told = [attestor.statement().message.time, attestor.statement().message.time]
+        assert told == [NOW, NOW]
+        (why,) = attestor.status()["damaged"]  # type: ignore[misc]
+        assert broken.hex() in why
+        desk.house.clock.now += 100
+        held = [desk.hold(enrolment=broken), desk.hold(enrolment=whole, destination=OTHER_STRANGER)]
+        named = attestor.attest(nonce(0), held)
+        assert [facts(named, digest).destination_first_seen for digest in held] == [0, NOW]
+        desk.house.store._state.rows.damaged.clear()
+        desk.house.clock.now += 50
+        later = attestor.statement().message.time
+        assert attestor.status()["damaged"] == []
+        desk.house.clock.now += 50
+        named = desk.house.attestor().attest(nonce(0), held)
+        assert [facts(named, digest).destination_first_seen for digest in held] == [later, NOW]
+
+    def test_a_damaged_one_that_is_asked_about_hides_no_other(self) -> None:
+        """Two payments at once, to addresses that nobody showed before: the sight of one does not wait for the other's row."""
+        desk = Desk()
+        attestor = desk.house.attestor()
+        broken, whole = desk.enrol(), desk.enrol(OTHER_STRANGER)
+        desk.house.store._state.rows.damaged.add(broken)
+        held = [desk.hold(enrolment=broken), desk.hold(enrolment=whole, destination=OTHER_STRANGER)]
+        named = attestor.attest(nonce(0), held)
+        assert [facts(named, digest).destination_first_seen for digest in held] == [0, NOW]
 
 
 def test_moves_forget_what_no_window_counts() -> None:

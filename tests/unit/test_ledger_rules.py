@@ -25,9 +25,9 @@ from custody.rules.ledger import (
     entry_from_json,
     entry_hash,
     entry_to_json,
+    loss_of,
     manual,
     replay,
-    reverse_deposit,
     settle,
 )
 from custody.rules.origins import Once, Reversal, recorded_once
@@ -48,13 +48,14 @@ from tests.fakes.ledger import (
     credit,
     move,
     native,
+    reverse_deposit,
     settled,
     settlement,
     token,
     trade,
 )
 
-ANA, BO, LOSS = available("ana"), available("bo"), Account(AccountKind.REORG_LOSS)
+ANA, BO, LOSS = available("ana"), available("bo"), loss_of(available("ana"))
 
 
 def line(account: Account, side: Side, units: int, asset: str = "ETH") -> Posting:
@@ -101,15 +102,20 @@ OWNED = {
 
 @pytest.mark.parametrize("kind", AccountKind, ids=str)
 def test_account_text(kind: AccountKind) -> None:
-    """The text form reads back, with an owner where the kind has owners and only there."""
+    """The text form reads back, with an owner where the kind has owners and only there; no line stands at a whole kind."""
     owned = kind in OWNED
     account = Account(kind, "a:b" if owned else "")
     assert Account.parse(str(account)) == account
+    if kind in {AccountKind.SUSPENSE, AccountKind.REORG_LOSS}:
+        assert Account(kind).is_whole_kind
+        with pytest.raises(InvalidInput, match="the one that is meant"):
+            Posting(Account(kind), Side.DEBIT, Amount(ETH, 1))
+        return
     with pytest.raises(InvalidInput):
         Account(kind, "" if owned else "someone")
 
 
-@pytest.mark.parametrize("text", ["", "president", "wallet", "suspense:x", "WALLET:ab"])
+@pytest.mark.parametrize("text", ["", "president", "wallet", "company_surplus:x", "WALLET:ab"])
 def test_account_that_is_none(text: str) -> None:
     """There is no account but those of the list."""
     with pytest.raises(InvalidInput):

@@ -28,6 +28,7 @@ from tests.fakes.ledger import (
     SCHEDULE,
     SETTLER,
     STRANGER,
+    STRAY,
     SUSPENSE,
     USD,
     Signer,
@@ -87,7 +88,7 @@ class TestSettlement:
         assert found == {
             (HOT, ETH): 10**18 + 9000,
             (HOT, USD): 10**9,
-            (SUSPENSE, ETH): 9000,
+            (STRAY, ETH): 9000,
             (available("ana"), ETH): 8 * 10**17 - 2 * 10**14,
             (available("ana"), USD): 2 * 10**5,
             (available("bo"), ETH): 2 * 10**17,
@@ -270,7 +271,19 @@ class TestManual:
     @pytest.mark.parametrize(
         ("message", "rules"),
         [
-            pytest.param(move(9001), [Rule.INSUFFICIENT_BALANCE], id="more than is in suspense"),
+            pytest.param(move(9001), [Rule.INSUFFICIENT_BALANCE], id="more than the event brought"),
+            pytest.param(
+                move(1, debit="suspense:eip155:31338/none/0x00"),
+                [Rule.INSUFFICIENT_BALANCE],
+                id="an event that never was",
+            ),
+            pytest.param(move(1, debit=f"{STRAY} "), [Rule.INSUFFICIENT_BALANCE], id="another spelling of the event"),
+            pytest.param(move(1, debit="suspense"), [Rule.MALFORMED], id="suspense, and no event"),
+            pytest.param(
+                move(1, debit="company_surplus", credit_to="reorg_loss"),
+                [Rule.MALFORMED],
+                id="a loss, and nobody's",
+            ),
             pytest.param(move(0), [Rule.NOT_POSITIVE], id="zero"),
             pytest.param(move(asset="DOGE"), [Rule.UNKNOWN_ASSET], id="unknown asset"),
             pytest.param(move(credit_to="president"), [Rule.MALFORMED], id="an account that is none"),
@@ -290,7 +303,7 @@ class TestManual:
                     "m",
                     "r",
                     (
-                        ManualPosting("suspense", "ETH", "debit", 5),
+                        ManualPosting(str(STRAY), "ETH", "debit", 5),
                         ManualPosting("customer_available:ana", "ETH", "credit", 6),
                     ),
                 ),
@@ -302,6 +315,16 @@ class TestManual:
     def test_refused(self, store: FakeStore, message: ManualEntry, rules: list[Rule]) -> None:
         """A closed list of moves, of amounts that are there."""
         assert refused(store, lambda: record_manual(store, ROSTER, agreed(message), ASSETS, NOW)) == rules
+
+    def test_an_event_is_taken_no_further_than_it_brought(self, store: FakeStore) -> None:
+        """In parts, to several, and then no more: another stranger's coins at the same place stay his."""
+        other = credit_deposit(native(4, 500, HOT_ETH), HOT, SUSPENSE, Amount(ETH, 500))
+        store.run(lambda work: work.journal.append(other, NOW))
+        record_manual(store, ROSTER, agreed(move(4000)), ASSETS, NOW)
+        record_manual(store, ROSTER, agreed(move(5000, credit_to="customer_available:bo", name="m2")), ASSETS, NOW)
+        more = agreed(move(1, name="m3"))
+        assert refused(store, lambda: record_manual(store, ROSTER, more, ASSETS, NOW)) == [Rule.INSUFFICIENT_BALANCE]
+        assert store.read(lambda work: work.journal.balance(SUSPENSE, ETH)) == 500
 
     def test_once(self, store: FakeStore) -> None:
         """An id is used once, whatever it is for."""

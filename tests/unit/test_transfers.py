@@ -11,7 +11,7 @@ from custody.rules.errors import InvalidInput
 from custody.rules.facts import Purpose
 from custody.rules.hold_origins import Standing, check_executed, check_hold, check_release
 from custody.rules.intents import Anchor
-from custody.rules.ledger import Account, AccountKind, Entry, JournalEntry, JournalHead, Side
+from custody.rules.ledger import Account, AccountKind, Entry, JournalEntry, JournalHead, Side, loss_of
 from custody.rules.origins import Arrived, Executed, Hold, Release, origin_from_json, origin_to_json
 from custody.rules.refusals import Refused, Rule
 from custody.rules.transfers import MOVES, SUB_STATUSES, Status, SubStatus, Transfer, move, uuid7
@@ -199,9 +199,9 @@ class TestEntries:
     def test_change_is_taken_back(self, treasury: Treasury) -> None:
         """Change arrives like any deposit; the payout's entry takes it out of suspense again."""
         paid = made(treasury, proposal(**BTC_OUT))
-        back = Arrived(paid.intent.wallet, "BTC", 5 * 10**8)
+        back = Arrived(paid.intent.wallet, "BTC", 5 * 10**8, "its change")
         after = lines(holds.pay(executed(paid, fee=0, arrived=(back,)), [paid.intent], HOT, ASSETS))
-        assert after["suspense BTC"] == -5 * 10**8
+        assert after["suspense:its change BTC"] == -5 * 10**8
         assert after[f"wallet:{paid.intent.wallet.hex()} BTC"] == -6 * 10**8
 
     def test_batch_shares(self, treasury: Treasury) -> None:
@@ -276,23 +276,52 @@ class TestEntries:
         """Operational coins that reached a customer wallet are company_surplus there."""
         moved = made(treasury, inside(HOT, purpose="make_whole"), "finance")
         hot = world().certificate(HOT, EVM).struct_hash
-        done = executed(moved, arrived=(Arrived(hot, "ETH", 10**18),))
+        done = executed(moved, arrived=(Arrived(hot, "ETH", 10**18, "an arrival"),))
         assert lines(holds.pay(done, [moved.intent], OWN, ASSETS)) == {
             "company_held:company_equity ETH": -(10**18),
             f"wallet:{moved.intent.wallet.hex()} ETH": -(10**18),
-            "suspense ETH": -(10**18),
+            "suspense:an arrival ETH": -(10**18),
             "company_surplus ETH": 10**18,
         }
 
     def test_void(self, treasury: Treasury) -> None:
-        """Everything held comes back; what the void cost is the company's."""
+        """Everything held comes back but what the void cost, out of what its payout might have cost at most."""
         paid = made(treasury, proposal(**BTC_OUT))
         after = lines(holds.pay(executed(paid, void=True, fee=300), [paid.intent], HOT, ASSETS))
         assert after == {
-            "company_surplus BTC": -300,
             f"wallet:{paid.intent.wallet.hex()} BTC": -300,
             "customer_held:ada BTC": -100_020_000,
-            "customer_available:ada BTC": 100_020_000,
+            "customer_available:ada BTC": 100_019_700,
+        }
+
+    def test_void_above_what_people_approved(self, treasury: Treasury) -> None:
+        """No customer bears more than was approved: what is above that is the company's."""
+        paid = made(treasury, proposal(**{**BTC_OUT, "amount": 10**6}))
+        after = lines(holds.pay(executed(paid, void=True, fee=20_200), [paid.intent], HOT, ASSETS))
+        assert after == {
+            "company_surplus BTC": -200,
+            f"wallet:{paid.intent.wallet.hex()} BTC": -20_200,
+            "customer_held:ada BTC": -1_020_000,
+            "customer_available:ada BTC": 1_000_000,
+        }
+
+    def test_void_of_a_batch(self, treasury: Treasury) -> None:
+        """Shared as a payout's fee is, within each one's own maximum."""
+        batch = [made(treasury, proposal(**{**BTC_OUT, "amount": 10**6 + n})) for n in range(3)]
+        after = lines(holds.pay(executed(*batch, void=True, fee=10_001), [t.intent for t in batch], HOT, ASSETS))
+        assert after["customer_available:ada BTC"] == 3 * 10**6 + 3 + 3 * 20_000 - 10_001
+        assert "company_surplus BTC" not in after
+
+    def test_what_comes_back_fills_what_was_lost(self, treasury: Treasury) -> None:
+        """A void that a reorg undid, and whose customer spent what it gave back, gives nothing a second time."""
+        paid = made(treasury, proposal(**{**BTC_OUT, "amount": 10**6}))
+        ada = Account(AccountKind.CUSTOMER_AVAILABLE, "ada")
+        lost = {(loss_of(ada), ASSETS.get("BTC")): 400_000}
+        after = lines(holds.pay(executed(paid, void=True, fee=0), [paid.intent], HOT, ASSETS, lost))
+        assert after == {
+            "customer_held:ada BTC": -1_020_000,
+            "reorg_loss:customer_available:ada BTC": -400_000,
+            "customer_available:ada BTC": 620_000,
         }
 
     def test_company_held_names_what_it_holds(self) -> None:

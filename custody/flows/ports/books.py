@@ -54,7 +54,10 @@ class Journal(Protocol):
         ...
 
     def balance(self, account: Account, asset: Asset) -> int:
-        """Running balance on the account's natural side, never negative; zero if the account is not known."""
+        """Running balance on the account's natural side, never negative; zero if the account is not known.
+
+        `suspense` and `reorg_loss` without an owner mean all of their kind.
+        """
         ...
 
     def total(self, kind: AccountKind, asset: Asset) -> int:
@@ -74,6 +77,18 @@ class Journal(Protocol):
 
         A clock that ran back ripens nothing early: an entry counts with the latest time recorded up to it.
         """
+        ...
+
+    def executed(self, chain: Chain, first: int, last: int | None = None) -> Sequence[JournalEntry]:
+        """Payouts' entries that rest on blocks first..last of a chain and that no reversal took back, oldest first."""
+        ...
+
+    def reversals(self, account: Account | None = None) -> Sequence[JournalEntry]:
+        """Entries that took something back from an account, though it had spent all of it; of every account unless one is named."""
+        ...
+
+    def credited_since(self, account: Account, asset: Asset, position: int) -> int:
+        """Base units that chain events credited to an account in entries after a position, and that no reversal took back."""
         ...
 
     def settled_since(self, account: Account, since: int) -> Mapping[Asset, int]:
@@ -111,6 +126,10 @@ class Deposits(Protocol):
 
     def record(self, sighting: Sighting) -> None:
         """Record as SEEN; a sighting known as ORPHANED or REVERSED becomes SEEN again; any other stays as it is."""
+        ...
+
+    def find(self, identity: str) -> Deposit | None:
+        """The sighting of a chain event, by its identity."""
         ...
 
     def at_or_above(self, chain: Chain, height: int) -> Sequence[Deposit]:
