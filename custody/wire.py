@@ -157,6 +157,8 @@ class _Server:
             return _encode({"invalid": {name: str(value)[:_TOLD] for name, value in told_of.items()}})
         except Unavailable as error:
             return _encode({"unavailable": {"what": error.what, "why": error.why}})
+        except OSError as error:  # a disk that is full, say: whoever asked is told, and the process goes on
+            return _encode({"unavailable": {"what": "server", "why": f"{type(error).__name__}: {error.strerror}"}})
         return answer if len(answer) <= MESSAGE_BYTES else _encode(_TOO_LONG)
 
 
@@ -164,11 +166,15 @@ _TOO_LONG: Final = {"unavailable": {"what": "answer", "why": f"longer than {MESS
 
 
 class Client:
-    """Calls verbs of one server; each call is a connection of its own, so that a Client can be shared by threads."""
+    """Calls verbs of one server; each call is a connection of its own, so that a Client can be shared by threads.
 
-    def __init__(self, path: Path, seconds: float = CLIENT_SECONDS) -> None:
+    `name` is whose server it is: whoever waits for it is told that, and not only a path or whatever stands behind the server.
+    """
+
+    def __init__(self, path: Path, seconds: float = CLIENT_SECONDS, *, name: str = "") -> None:
         self._path = path
         self._seconds = seconds
+        self._name, self._what = name, name or str(path)
 
     def call(self, verb: str, body: Mapping[str, object] | None = None) -> object:
         """The answer's body. Raises Refused or InvalidInput as the server did; Unavailable where it did not answer.
@@ -183,9 +189,9 @@ class Client:
                 connection.send_bytes(request)
                 raw = connection.recv_bytes(MESSAGE_BYTES)
         except BlockingIOError as error:
-            raise Unavailable(str(self._path), f"no answer within {self._seconds:g} s") from error
+            raise Unavailable(self._what, f"no answer within {self._seconds:g} s") from error
         except (OSError, EOFError) as error:
-            raise Unavailable(str(self._path), str(error) or "closed without an answer") from error
+            raise Unavailable(self._what, str(error) or "closed without an answer") from error
         return self._read(raw)
 
     def _connected(self) -> "Connection[Any, Any]":
@@ -204,7 +210,7 @@ class Client:
         try:
             decoded = _decode(raw, "answer")
         except InvalidInput as error:
-            raise Unavailable(str(self._path), "answered in another language") from error
+            raise Unavailable(self._what, "answered in another language") from error
         try:
             match decoded:
                 case {"ok": answer}:
@@ -213,11 +219,13 @@ class Client:
                     raise Refused([Refusal(Rule(t["rule"]), **t["operands"]) for t in told])
                 case {"invalid": told}:
                     raise InvalidInput(told["field"], told["rule"], told["got"], told["want"])
+                case {"unavailable": told} if self._name and told["what"] != self._name:
+                    raise Unavailable(self._name, f"{told['what']}: {told['why']}")
                 case {"unavailable": told}:
                     raise Unavailable(told["what"], told["why"])
         except (KeyError, TypeError, ValueError) as error:
-            raise Unavailable(str(self._path), "answered in another language") from error
-        raise Unavailable(str(self._path), "answered in another language")
+            raise Unavailable(self._what, "answered in another language") from error
+        raise Unavailable(self._what, "answered in another language")
 
 
 @contextmanager

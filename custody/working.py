@@ -10,17 +10,15 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Final
 
-from custody.attestor import RemoteAttestor
 from custody.bootstrap import Deployment
 from custody.chains.addresses import ChainDeriver
 from custody.chains.payloads import decode
 from custody.chains.payouts import open_payouts
 from custody.chains.views import open_view
-from custody.composing import MirrorKernel, read_genesis, wall_clock
+from custody.composing import MirrorKernel, wall_clock
 from custody.flows.ports import ChainView, Clock, PayoutChain
 from custody.flows.worker import Line, Pace, Parts, StepReport, step
 from custody.parts import attestor, relayer, seats
@@ -40,16 +38,8 @@ class KernelReader(MirrorKernel):
     """What transfers are judged by in one deployment: addresses are derived here, and the attestor tells the time."""
 
     def __init__(self, deployment: Deployment) -> None:
-        home, bundle, told = deployment.settings.home, deployment.bundle, partial(attestor_time, deployment)
-        super().__init__(deployment.store, read_genesis(home), bundle, ChainDeriver(), told)
-
-
-def attestor_time(deployment: Deployment) -> int:
-    """The attestor's time. Raises Unavailable."""
-    told = str(RemoteAttestor(Path(deployment.settings.attestor.socket)).status().get("time"))
-    if not told.isdecimal():
-        raise Unavailable("attestor", "it tells no time")
-    return int(told)
+        assets = deployment.bundle.assets
+        super().__init__(deployment.store, deployment.genesis, assets, ChainDeriver(), deployment.told)
 
 
 def open_worker(deployment: Deployment) -> Parts:
@@ -101,8 +91,13 @@ def _started(pid: int) -> str:
     return "" if told[0] in "ZX" else told[19]
 
 
-def work_once(parts: Parts) -> Iterator[str]:
-    """Steps until one moves nothing, and then what everything waits for; one line each."""
+def _nothing() -> Iterator[str]:
+    return iter(())
+
+
+def work_once(parts: Parts, carry: Callable[[], Iterator[str]] = _nothing) -> Iterator[str]:
+    """Steps until one moves nothing, and then what everything waits for; one line each. `carry` brings seats what is in force."""
+    yield from carry()
     pace, report = Pace(retry=0), StepReport((), (), ())
     for _ in range(_STEPS):
         report = step(parts, pace)
@@ -114,13 +109,20 @@ def work_once(parts: Parts) -> Iterator[str]:
 
 
 def work_forever(
-    parts: Parts, stop: threading.Event, *, poll: float = POLL, say: Callable[[str], object] = log.info
+    parts: Parts,
+    stop: threading.Event,
+    *,
+    poll: float = POLL,
+    say: Callable[[str], object] = log.info,
+    carry: Callable[[], Iterator[str]] = _nothing,
 ) -> None:
     """Step after step until `stop` is set. What this code base raises is said and tried again, ever more slowly."""
     pace, failures = Pace(), 0
     faults: tuple[str, ...] = ()
     while not stop.is_set():
         try:
+            for line in carry():
+                say(line)
             report = step(parts, pace)
         except (Unavailable, Refused, InvalidInput) as error:
             failures += 1
@@ -128,8 +130,8 @@ def work_forever(
             stop.wait(min(_LONGEST, poll * 2.0 ** min(failures, 10)))
             continue
         failures = 0
-        for line in report.moved:
-            say(line_of("moved", line))
+        for moved in report.moved:
+            say(line_of("moved", moved))
         if report.faults != faults:
             for fault in report.faults:
                 say(json.dumps({"event": "fault", "why": fault}))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Bulkhead's own processes in the devnet, one each: seats, attestor, relayer, deriver, API, watcher, worker, feeders."""
+"""Bulkhead's own processes in the devnet, one each: seats, attestor, relayer, deriver, API, watcher, worker, feeders, rebalancer."""
 
 import os
 import socket
@@ -67,7 +67,7 @@ class Service(Node):
 
 
 class Loop(Service):
-    """A process that serves nobody: watcher, worker, feeders. Ready once it lives and has said what it says first, if anything."""
+    """A process that serves nobody: the watcher, say, or the rebalancer. Ready once it lives and has said its first word, if any."""
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ from typing import Final
 from custody.rules.amounts import Asset, AssetKind, Assets
 from custody.rules.errors import InvalidInput
 from custody.rules.hot_bands import HotBand
+from custody.rules.housekeeping import Consolidation
 from custody.rules.ledger import canonical
 from custody.rules.refusals import Rule
 from custody.rules.requirement import Floors
@@ -26,7 +27,7 @@ from custody.rules.wallets import Address, Chain
 from policies.claims import Claims, read_claims
 from policies.evaluate import Policy
 from policies.governance import Governance, read_governance
-from policies.limits import read_floors, read_hot_bands, read_limits
+from policies.limits import read_consolidation, read_deposit_sweeps, read_floors, read_hot_bands, read_limits
 from policies.quantities import duration, quantity, text, whole
 from policies.rules_model import Limits, PolicyRule
 from policies.rules_reader import read_rules
@@ -66,6 +67,16 @@ class Bundle:
     def hot(self) -> Mapping[str, HotBand]:
         """Each asset's levels of a hot wallet; nothing in a bundle that names none."""
         return read_hot_bands(self.limits, self.assets)
+
+    @cached_property
+    def consolidation(self) -> Mapping[str, Consolidation]:
+        """When small coins are joined, by asset; nothing in a bundle that does not say."""
+        return read_consolidation(self.limits, self.assets)
+
+    @cached_property
+    def deposit_sweeps(self) -> Mapping[str, int]:
+        """From how many base units on a deposit address is swept by schedule, by asset; nothing in a bundle that does not say."""
+        return read_deposit_sweeps(self.limits, self.assets)
 
     @cached_property
     def floors(self) -> Floors:
@@ -116,7 +127,16 @@ def from_json(documents: Mapping[str, Node]) -> Bundle:
         raise InvalidInput("bundle", Rule.MALFORMED, ", ".join(sorted(documents)), ", ".join(FILES))
     checked = {name: check_node(document, name) for name, document in documents.items()}
     bundle = Bundle(json.loads(canonical(checked)))
-    _ = bundle.assets, bundle.fees, bundle.policy, bundle.hot, bundle.claims, bundle.governance
+    _ = (
+        bundle.assets,
+        bundle.fees,
+        bundle.policy,
+        bundle.hot,
+        bundle.claims,
+        bundle.governance,
+        bundle.consolidation,
+        bundle.deposit_sweeps,
+    )
     return bundle
 
 

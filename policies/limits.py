@@ -8,6 +8,7 @@ from typing import Final
 from custody.rules.amounts import Assets
 from custody.rules.errors import InvalidInput
 from custody.rules.hot_bands import HotBand
+from custody.rules.housekeeping import Consolidation
 from custody.rules.refusals import Rule
 from custody.rules.requirement import MOST_APPROVALS, Floors
 from custody.rules.wallets import Tier
@@ -18,7 +19,8 @@ from policies.strict_yaml import Node
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*")
 _FLOOR, _TARGET, _CAP, _REFILL = "hot_wallet_floor", "hot_wallet_target", "hot_wallet_cap", "largest_refill"
-PLANNED: Final = frozenset((_FLOOR, _TARGET, _CAP, _REFILL))
+_RATE, _COIN, _SWEEP = "consolidation_rate", "consolidation_coin", "deposit_sweep"
+PLANNED: Final = frozenset((_FLOOR, _TARGET, _CAP, _REFILL, _RATE, _COIN, _SWEEP))
 """Limits by which coins are moved between our own wallets; rules need not name them."""
 
 
@@ -60,6 +62,50 @@ def read_hot_bands(limits: Limits, assets: Assets, file: str = "limits.yaml:") -
         if refill < asset.dust:
             raise InvalidInput(below(below(file, _REFILL), symbol), Rule.DUST, str(refill), f"at least {asset.dust}")
         found[symbol] = HotBand(floor, target, cap, refill)
+    return found
+
+
+def read_consolidation(limits: Limits, assets: Assets, file: str = "limits.yaml:") -> Mapping[str, Consolidation]:
+    """When each Bitcoin asset's small coins are joined, out of two limits; an asset with zero in both is left alone.
+
+    None where a bundle names neither. Raises InvalidInput: one without the other, a coin that is dust, an asset without coins.
+    """
+    if _RATE not in limits and _COIN not in limits:
+        return {}
+    for name in (_RATE, _COIN):
+        if name not in limits:
+            raise InvalidInput(file, Rule.MALFORMED, f"no {name!r}", f"{_RATE} and {_COIN} together, or neither")
+    found: dict[str, Consolidation] = {}
+    for asset in assets:
+        rate, coin = limits[_RATE][asset.symbol], limits[_COIN][asset.symbol]
+        where = below(below(file, _COIN if rate else _RATE), asset.symbol)
+        if (rate or coin) and asset.chain.is_evm:
+            raise InvalidInput(
+                where, Rule.MALFORMED, f"{rate} and {coin}", f"0 {asset.symbol}: it has no coins to join"
+            )
+        if bool(rate) != bool(coin) or (coin and coin < asset.dust):
+            want = f"both zero, or a coin of at least the dust of {asset.symbol} ({asset.dust}) and a rate above zero"
+            raise InvalidInput(where, Rule.MALFORMED, f"a rate of {rate} and coins of {coin} base units", want)
+        if rate:
+            found[asset.symbol] = Consolidation(rate, coin)
+    return found
+
+
+def read_deposit_sweeps(limits: Limits, assets: Assets, file: str = "limits.yaml:") -> Mapping[str, int]:
+    """From how many base units on an EVM asset's deposit address is swept by schedule; an asset with zero is left alone.
+
+    None where a bundle does not name it. Raises InvalidInput: less than dust, or an asset whose deposit addresses hold no balance.
+    """
+    found: dict[str, int] = {}
+    for asset in assets if _SWEEP in limits else ():
+        least, where = limits[_SWEEP][asset.symbol], below(below(file, _SWEEP), asset.symbol)
+        if least and not asset.chain.is_evm:
+            want = f"0 {asset.symbol}: coins are spent where they lie"
+            raise InvalidInput(where, Rule.MALFORMED, str(least), want)
+        if 0 < least < asset.dust:
+            raise InvalidInput(where, Rule.DUST, str(least), f"zero, or at least {asset.dust}")
+        if least:
+            found[asset.symbol] = least
     return found
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""`bulkhead payout export | import | draft-void | void`: what people carry to cold seats and back, and how an anchor dies."""
+"""`bulkhead payout export | import | draft-void | void | sweeps`: what people carry to cold seats and back, and how an anchor dies."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from custody.commands.common import Home, home, out, read_json, read_signed_as, write_json
+from custody.commands.sweeps import sweeps
 from custody.rules.refusals import Refusal, Refused, Rule
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Carry a payout to cold seats and their signatures back; void an anchor that must die.", no_args_is_help=True
 )
+app.command("sweeps")(sweeps)
 
 Named = Annotated[
     str, typer.Argument(metavar="ID", help="The id, or the digest, of any transfer that the payout carries.")

@@ -3,6 +3,7 @@
 
 import signal
 import threading
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -20,17 +21,18 @@ def worker(
     home_option: Home = None,
 ) -> None:
     """Run until stopped; safe to stop, start and kill at any moment."""
+    from custody.activating import Carrier
     from custody.bootstrap import open_deployment
     from custody.working import open_worker, work_forever, work_once
 
     deployment = open_deployment(home(home_option))
     _ = deployment.activated
-    parts = open_worker(deployment)
+    parts = replace(open_worker(deployment), sweeps=True)
     if once:
-        for line in work_once(parts):
+        for line in work_once(parts, Carrier(deployment)):
             out.print(line, markup=False)
         return
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    work_forever(parts, stop, say=lambda line: out.print(line, markup=False))
+    work_forever(parts, stop, say=lambda line: out.print(line, markup=False), carry=Carrier(deployment))

@@ -11,6 +11,7 @@ from typing import Final
 
 from custody.flows import proposals, sweeping
 from custody.flows.authorization import SigningPermit, authorize
+from custody.flows.contracts import apart
 from custody.flows.inventory import Wallet
 from custody.flows.kernel import Kernel
 from custody.flows.ports import UnitOfWork
@@ -44,13 +45,17 @@ def ready(step: Step, wallet: bytes | None = None) -> dict[tuple[str, bytes], li
 
 
 def _is_ready(step: Step, transfer: Transfer) -> bool:
-    by_itself = (transfer.decision or {}).get("outcome") == Outcome.AUTOMATIC
-    asked = None if by_itself else proposals.requirement_of(transfer.decision)
     # a freeze that ended is looked at again at once: its people are to be asked while the time-lock runs, not after it
     thawed = transfer.sub_status is SubStatus.FROZEN and step.kernel.freeze_of(transfer.intent, step.now) is None
-    delay = 0 if asked is None or thawed else asked.delay
-    due = step.now >= max(transfer.intent.not_before, transfer.created_at + delay)
-    return due and step.pace.is_due(transfer.intent.id, step.now)
+    due = max(transfer.intent.not_before, transfer.created_at) if thawed else _due(transfer)
+    return step.now >= due and step.pace.is_due(transfer.intent.id, step.now)
+
+
+def _due(transfer: Transfer) -> int:
+    """When its delay is over."""
+    by_itself = (transfer.decision or {}).get("outcome") == Outcome.AUTOMATIC
+    asked = None if by_itself else proposals.requirement_of(transfer.decision)
+    return max(transfer.intent.not_before, transfer.created_at + (0 if asked is None else asked.delay))
 
 
 def begin(step: Step, chain: str, name: bytes, waiting: Sequence[Transfer]) -> Begun | None:
@@ -70,7 +75,8 @@ def begin(step: Step, chain: str, name: bytes, waiting: Sequence[Transfer]) -> B
         return None
     queued = [transfer for transfer in waiting if transfer.status is Status.QUEUED]
     blocked = [(transfer,) for transfer in waiting if transfer.status is Status.BLOCKED]
-    for group in filter(None, (_together(step.kernel, queued, wallet), *blocked)):
+    groups = (_together(step.kernel, group, wallet) for group in apart(step.chain(chain), queued, _due))
+    for group in filter(None, (*groups, *blocked)):
         payable, sweeps = _payable(step, group, wallet)
         permit = _permitted(step, payable, chain)
         if permit is not None:

@@ -32,8 +32,11 @@ _TOO_HIGH: Final = frozenset({Rule.MAXIMUM_FEE, Rule.FEE_TOO_HIGH, Rule.INSUFFIC
 
 def is_stuck(permit: Permit, carried: Sequence[Transfer], now: int) -> bool:
     """Whether a payout has stood as it stands, sent and in no block, for longer than it should. `now` in seconds since 1970."""
-    if not carried or carried[0].status not in SENT:
-        return False
+    return bool(carried) and carried[0].status in SENT and has_waited(permit, carried, now)
+
+
+def has_waited(permit: Permit, carried: Sequence[Transfer], now: int) -> bool:
+    """Whether nothing moved a payout's transfers for longer than a block should take; `now` in seconds since 1970."""
     patience = STUCK_EVM if Chain(permit.reservation.anchor.chain).is_evm else STUCK_BITCOIN
     return now - max(transfer.moved_at for transfer in carried) >= patience
 

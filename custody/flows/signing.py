@@ -100,8 +100,23 @@ def sign(ceremony: Ceremony, permit: SigningPermit, sweeps: Sequence[Sweep] = ()
     except (Refused, InvalidInput) as error:
         made = _told("payout", _refusals(error))
     if isinstance(made, Waiting):
-        return _wait(ceremony, permit.permit, made)
+        return _wait(ceremony, permit.permit, _past_expiry(made))
     return _seal(ceremony, permit.permit, wallet, made)
+
+
+def sign_sweep(ceremony: Ceremony, permit: Permit, wallet: Wallet) -> Envelope | Waiting:
+    """The stored bytes of a sweep of the wallet's own deposit addresses, whose variant is recorded; as `sign`.
+
+    It carries no intent: coins stay in the wallet, and each seat sees to that by itself (TRUST.md, "A seat decides by itself").
+    """
+    kept = ceremony.store.read(lambda work: work.transfers.kept(permit.reservation.anchor))
+    if kept:
+        return kept[-1]
+    try:
+        made = _complete(ceremony, wallet, partial(_prepare_sweep, ceremony, permit, wallet))
+    except (Refused, InvalidInput) as error:
+        made = _told("sweep", _refusals(error))
+    return made if isinstance(made, Waiting) else _seal(ceremony, permit, wallet, made)
 
 
 def sign_void(ceremony: Ceremony, permit: Permit, void: Signed[Void], wallet: Wallet) -> Envelope | Waiting:
@@ -128,6 +143,14 @@ def sign_void(ceremony: Ceremony, permit: Permit, void: Signed[Void], wallet: Wa
     envelope = ceremony.chain.seal(wallet.certificates[-1], made)
     ceremony.store.run(lambda work: work.transfers.keep(envelope, ceremony.now))
     return envelope
+
+
+def sign_void_variant(ceremony: Ceremony, permit: Permit, void: Signed[Void], wallet: Wallet) -> SignedPayout | Waiting:
+    """A quorum's signatures over the newest variant of an anchor's void, which is recorded; people's word is the same for each."""
+    try:
+        return _complete(ceremony, wallet, partial(_prepare_void, ceremony, permit, void, wallet))
+    except (Refused, InvalidInput) as error:
+        return _told("void", _refusals(error))
 
 
 def sign_variant(
@@ -214,6 +237,20 @@ def _prepare(ceremony: Ceremony, permit: SigningPermit, sweeps: Sequence[Sweep],
         certificates=_others(ceremony.kernel, permit),
         rosters=_rosters(ceremony.kernel, permit.material),
     )
+    ceremony.store.run(lambda work: records.put_request(work, anchor, request))
+    return _Asked(unsigned, request, fresh=True)
+
+
+def _prepare_sweep(ceremony: Ceremony, permit: Permit, wallet: Wallet, *, again: bool) -> _Asked:
+    anchor = permit.reservation.anchor
+    known = [v for v in ceremony.store.read(lambda work: records.variants(work, anchor)) if not v.void]
+    if not known:
+        raise Refused([Refusal(Rule.UNKNOWN_TRANSFER, anchor=anchor.reference, want="a sweep that was recorded")])
+    unsigned = known[-1].unsigned
+    asked = ceremony.store.read(lambda work: records.newest_request(work, anchor, void=False))
+    if asked is not None and _serves(ceremony, wallet, asked, unsigned) and not again:
+        return _Asked(unsigned, asked, fresh=False)
+    request = Request(unsigned.payload, wallet.name, _attest(ceremony.kernel, ceremony.attestor, anchor, ()))
     ceremony.store.run(lambda work: records.put_request(work, anchor, request))
     return _Asked(unsigned, request, fresh=True)
 
@@ -407,6 +444,13 @@ def _wait(ceremony: Ceremony, permit: Permit, waiting: Waiting) -> Waiting:
         lambda work: records.mark(work, permit, Status.PENDING_SIGNATURE, ceremony.now, waiting.sub_status, waiting.why)
     )
     return waiting
+
+
+def _past_expiry(waiting: Waiting) -> Waiting:
+    """Where an intent expired before a quorum signed, no time will help: its anchor was asked about, so only a void frees its hold."""
+    if all(refusal.rule is not Rule.EXPIRED for refusal in waiting.refusals):
+        return waiting
+    return replace(waiting, why=f"people: a void, since it expired before a quorum signed: {waiting.why}")
 
 
 def _told(what: str, refusals: tuple[Refusal, ...]) -> Waiting:

@@ -45,6 +45,8 @@ class Parts:
     """Seconds of a turn at a wallet."""
     gone: Callable[[str], bool] = nobody_gone
     """Whether a holder is known to be dead, so that nobody waits for its leases."""
+    sweeps: bool = False
+    """Whether deposit addresses are swept by schedule."""
 
 
 @dataclass

@@ -8,30 +8,35 @@ holds up every later one; until it is out, what waits behind it stays free to be
 Several workers share the wallets: each takes a turn at one wallet after another, and what it writes in a turn is fenced (leases.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 from custody.flows import payout_records as records
-from custody.flows import proposals, signing, sweeping
+from custody.flows import proposals, signing, sweep_records, sweeping
 from custody.flows.authorization import SigningPermit, authorize
 from custody.flows.beginning import begin, ready
 from custody.flows.bumping import bump
+from custody.flows.bumping_voids import bump_void
 from custody.flows.leases import turn_of
 from custody.flows.payouts import settle
 from custody.flows.ports import Damaged, Store, UnitOfWork
 from custody.flows.steps import Pace, Parts, Step, transfers_of
+from custody.flows.tidying import tidy
 from custody.rules.errors import CustodyError, InvalidInput
 from custody.rules.intents import Anchor
 from custody.rules.payments import Envelope, Sweep
 from custody.rules.refusals import Refusal, Refused, Rule
 from custody.rules.transfers import Permit, Status, SubStatus, Transfer
-from custody.rules.wallets import Chain
+from custody.rules.wallets import Chain, Tier
 
-__all__ = ["Line", "Pace", "Parts", "StepReport", "step"]
+__all__ = ["LOOK", "Line", "Pace", "Parts", "StepReport", "step"]
 
 _UNSENT: Final = frozenset({Status.PENDING_SIGNATURE, Status.BROADCASTING, Status.BROADCAST_UNKNOWN, Status.CANCELLING})
+
+LOOK: Final = 60
+"""Seconds between two looks at what lies on deposit addresses: each asks a node for every one of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +126,14 @@ def _wallets(step: Step) -> Sequence[tuple[str, bytes]]:
     permits = step.store.read(lambda work: work.transfers.examine_permitted())
     step.faults += [str(permit.why) for permit in permits if isinstance(permit, Damaged)]
     busy = [(anchor.chain, anchor.wallet) for anchor in map(_anchor_of, permits)]
-    return list(dict.fromkeys((*busy, *ready(step))))
+    return list(dict.fromkeys((*busy, *ready(step), *_swept(step))))
+
+
+def _swept(step: Step) -> Iterator[tuple[str, bytes]]:
+    """Wallets whose deposit addresses are to be looked at: a sweep that is under way every step, another one by schedule."""
+    for wallet in step.kernel.inventory if step.parts.sweeps else ():
+        if wallet.tier is Tier.CUSTOMER_HOT and wallet.chain.is_evm and step.pace.is_due(_sweep(wallet.name), step.now):
+            yield wallet.chain.name, wallet.name
 
 
 def _turn(step: Step, chain: str, name: bytes) -> None:
@@ -135,10 +147,39 @@ def _turn(step: Step, chain: str, name: bytes) -> None:
                 anchor = _anchor_of(permit)
                 if (anchor.chain, anchor.wallet) == (chain, name):
                     _try(step, permit, anchor)
+            step.case(f"sweep of {name.hex()}", partial(_tidy, step, chain, name))
             if waiting := ready(step, name).get((chain, name)):
                 _begin(step, chain, name, waiting)
         finally:
             step.store = step.parts.store
+
+
+def _tidy(step: Step, chain: str, name: bytes) -> None:
+    """Sweep deposit addresses, before anything begins behind their nonce; what that waits for is said as a fault."""
+    wallet = step.kernel.inventory.wallets.get(name)
+    if wallet is None or not wallet.chain.is_evm or not step.pace.is_due(_sweep(name), step.now):
+        return
+    anchor = Anchor(chain, name, "")
+    idle = step.parts.sweeps and name not in step.unsent
+    try:
+        found = tidy(step.ceremony(anchor), step.post(anchor), wallet, idle=idle)
+    except CustodyError:
+        run = step.store.read(partial(sweep_records.newest, wallet=name))
+        if run is not None and not run.ended:  # whether its nonce is in a block is not known: nothing begins behind it
+            step.unsent.setdefault(name, run.anchor.reference)
+        raise
+    if found is None:
+        step.pace.again[_sweep(name)] = step.now + LOOK
+        return
+    if found.nonce:
+        step.unsent.setdefault(name, found.nonce)
+    if found.fault:
+        step.faults.append(f"sweep of wallet {name.hex()}: {found.why}")
+
+
+def _sweep(wallet: bytes) -> str:
+    """A sweep's name in the worker's patience."""
+    return f"sweep {wallet.hex()}"
 
 
 def _begin(step: Step, chain: str, name: bytes, waiting: Sequence[Transfer]) -> None:
@@ -225,7 +266,8 @@ def _bump(step: Step, permit: Permit) -> None:
     wallet, key = step.kernel.inventory.wallets.get(anchor.wallet), f"bump {_key(anchor)}"
     if wallet is not None and step.pace.is_due(key, step.now):
         step.pace.wait(key, step.now)
-        bump(step.ceremony(anchor), step.post(anchor), permit, wallet)
+        for again in (bump, bump_void):
+            again(step.ceremony(anchor), step.post(anchor), permit, wallet)
 
 
 def _told(step: Step, permit: Permit, do: partial[None]) -> CustodyError | None:

@@ -159,7 +159,7 @@ class RemoteRelayer:
     """The relayer over its socket."""
 
     def __init__(self, socket: Path) -> None:
-        self._client = Client(socket)
+        self._client = Client(socket, name="relayer")
 
     def identity(self) -> Key:
         """Its key, by address."""

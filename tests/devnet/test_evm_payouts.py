@@ -13,10 +13,12 @@ from custody.chains.evm.client import EvmClient
 from custody.chains.evm.deploy import deploy_safe
 from custody.chains.evm.leaves import execute_data, library_hash
 from custody.chains.evm.payouts import EvmPayouts
+from custody.chains.evm.relay import deploy_deposits
 from custody.chains.evm.safes import deposit_parameters, deposit_safe
 from custody.chains.evm.signatures import pack
 from custody.chains.evm.transactions import send, wait
 from custody.chains.payouts import open_payouts
+from custody.flows.contracts import apart
 from custody.rules.amounts import Asset, AssetKind, Assets
 from custody.rules.errors import InvalidInput, Unavailable
 from custody.rules.payments import (
@@ -34,6 +36,7 @@ from custody.rules.payments import (
 )
 from custody.rules.payouts import LeafKind, Place, PsbtPayload, SafeTx, ToSign
 from custody.rules.refusals import Refused, Rule
+from custody.rules.transfers import Transfer
 from custody.rules.wallets import Address
 from custody.vault.signing import sign_digests
 from devnet.anvil import Anvil
@@ -42,6 +45,8 @@ from devnet.measuring import evm_batches
 from devnet.throwaway import QUORUM, SEATS, RelayerHand, SeatedWallet, seated_safe
 from tests.fakes.bitcoin import REGTEST
 from tests.fakes.evm import CHAIN, account, exec_call
+from tests.fakes.payouts import Workshop
+from tests.fakes.trust import PAYEE
 
 HANDLER_SLOT = "0x" + keccak(text="fallback_manager.handler.address").hex()
 GUARD_SLOT = "0x" + keccak(text="guard_manager.guard.address").hex()
@@ -199,6 +204,49 @@ def test_a_hundred_payments(world: World) -> None:
     mined = world.send(world.build(payments))
     assert [world.held(p.asset, p.destination.text) for p in payments] == [5 + i for i in range(100)]
     assert mined.size / 100 < 60_000
+
+
+FICKLE = "0x3a15600957600080fd5b00"
+"""Reverts where its caller pays for gas, as in a block, and takes coins where nobody does, as in `eth_call`."""
+DELEGATED = "0xef0100" + "c0" * 20
+"""An ordinary account whose coins run code by EIP-7702."""
+
+
+def test_a_contract_that_reverts_only_in_a_block(world: World) -> None:
+    """It passes the simulation beside others and takes them all down; paid alone, as its code says, the others get theirs."""
+    fickle, delegated, plain = fresh(), fresh(), [fresh(), fresh()]
+    for address, code in ((fickle, FICKLE), (delegated, DELEGATED)):
+        world.client.call("anvil_setCode", address, code)
+    shop = Workshop()
+    made = [shop.queued(number, destination=PAYEE[CHAIN.name]) for number in range(1, 5)]
+    places = (fickle, plain[0], delegated, plain[1])
+    queue = [
+        replace(transfer, intent=replace(transfer.intent, destination=to, amount=number))
+        for number, (transfer, to) in enumerate(zip(made, places, strict=True), 1)
+    ]
+    groups = apart(world.payouts, queue, lambda _: 0)
+    assert [[transfer.intent.destination for transfer in group] for group in groups] == [plain, [fickle], [delegated]]
+
+    def build(transfers: Sequence[Transfer]) -> UnsignedPayout:
+        told = ((t.digest, t.intent.amount, t.intent.destination) for t in transfers)
+        return world.build([Payment(digest, "ETH", units, Address(CHAIN, to)) for digest, units, to in told])
+
+    before = world.nonce()
+    mixed = build(queue[:2])  # nothing is wrong with it, says the simulation
+    signed = world.payouts.combine(world.wallet.certificate, mixed, world.wallet.sign(mixed))
+    envelope = world.payouts.seal(world.wallet.signed, signed)
+    world.carry(envelope)
+    reverted = world.payouts.follow(world.wallet.certificate, [envelope])
+    assert isinstance(reverted, Mined)
+    assert (reverted.outcome, world.nonce()) == (Outcome.REVERTED, before)
+    assert world.held("ETH", plain[0]) == 0
+    assert world.send(build(groups[0])).outcome is Outcome.DONE
+    assert [world.held("ETH", address) for address in plain] == [2, 4]
+    alone = build(groups[1])
+    world.carry(only := world.envelope(alone))
+    found = world.payouts.follow(world.wallet.certificate, [only])
+    assert isinstance(found, Mined)
+    assert (found.outcome, world.nonce()) == (Outcome.REVERTED, before + 1)  # it alone waits for people and their void
 
 
 def gas_price(world: World, mined: Mined) -> int:
@@ -600,6 +648,41 @@ def test_a_stuck_relayers_nonce_is_healed(world: World, dropped: bool) -> None:
         with pytest.raises(Refused) as caught:
             world.payouts.reseal(world.wallet.signed, signed, again)
         assert rules(caught) == [Rule.ANCHOR_SPENT]
+    finally:
+        world.client.call("anvil_dropAllTransactions")
+        base_fee(world, 10**9)
+        world.client.call("evm_setAutomine", True)
+
+
+def test_a_stuck_deployment_is_outbid(world: World) -> None:
+    """No block takes a deposit Safe's deployment: at its own nonce for more, once, and what waits behind it goes through."""
+    certificate, sent = world.wallet.signed, dict[str, bytes]()
+    address = deposit_safe(certificate.message, 55).text
+    before = len(world.relayer.signed)
+
+    def deploy() -> None:
+        deploy_deposits(world.client, world.relayer, certificate, (55,), sent, seconds=0.3)
+
+    try:
+        world.client.call("evm_setAutomine", False)
+        with pytest.raises(Unavailable, match="not in a block"):
+            deploy()
+        with pytest.raises(Unavailable, match="not in a block"):
+            deploy()  # blocks ask for no more than it pays: waited for, and nothing else is sent
+        assert len(world.relayer.signed) == before + 1
+        base_fee(world, 10 * world.relayer.signed[-1].max_fee_per_gas)
+        with pytest.raises(Unavailable, match="not in a block"):
+            deploy()
+        first, second = world.relayer.signed[before:]
+        assert (first.nonce, first.to, first.data) == (second.nonce, second.to, second.data)
+        assert second.max_fee_per_gas >= first.max_fee_per_gas * 9 // 8
+        assert list(sent) == [address]
+        mine(world.client)
+        deploy()
+        assert world.client.code(address)
+        assert (sent, len(world.relayer.signed)) == ({}, before + 2)
+        deploy()
+        assert len(world.relayer.signed) == before + 2
     finally:
         world.client.call("anvil_dropAllTransactions")
         base_fee(world, 10**9)

@@ -39,7 +39,7 @@ from custody.rules.payments import (
     UnsignedPayout,
     none_credited,
 )
-from custody.rules.payouts import DecodedPayload, PsbtPayload, SafeTx, Surroundings, void_safe_tx
+from custody.rules.payouts import VOID_CHANGE, DecodedPayload, PsbtPayload, SafeTx, Surroundings, void_safe_tx
 from custody.rules.refusals import Refusal, Refused, Rule
 from custody.rules.requirement import Outcome as Answer
 from custody.rules.seat import decide
@@ -49,7 +49,7 @@ from custody.rules.signatures import Signed
 from custody.rules.statements import ChainHeight, SeatPosition, Statement
 from custody.rules.transfers import Transfer
 from custody.rules.typed import ZERO32
-from custody.rules.wallets import Chain, Tier
+from custody.rules.wallets import Address, Chain, Tier
 from custody.vault.seat import SeatHost
 from custody.vault.signing import sign_digests
 from tests.fakes import treasury
@@ -230,6 +230,8 @@ class FakePayouts:
     asks: int = 0
     """The fee that a block wants by now: satoshi, or on EVM anything above 0 for another envelope at the same nonce."""
     resealed: set[bytes] = field(default_factory=set)
+    code: set[str] = field(default_factory=set)
+    """Addresses where a contract stands."""
     stranger: bool = False
     """The next block consumes the anchor by a transaction that nobody here made."""
 
@@ -260,6 +262,10 @@ class FakePayouts:
     def preflight(self, wallet: bytes, certificate: WalletCertificate) -> Sequence[Refusal]:
         """See `PayoutChain`."""
         return self.drift
+
+    def contracts(self, addresses: Collection[Address]) -> frozenset[Address]:
+        """See `CodeReader`."""
+        return frozenset(address for address in addresses if address.text in self.code)
 
     def next_anchor(
         self,
@@ -300,7 +306,11 @@ class FakePayouts:
         return self._unsigned(certificate, reservation.anchor, payload, paid, fee)
 
     def void(self, certificate: WalletCertificate, anchor: Anchor, outbid: int = 0) -> UnsignedPayout:
-        """See `PayoutChain` (EVM)."""
+        """See `PayoutChain`; on Bitcoin for what was paid before and what a block wants by now."""
+        if not self.chain.is_evm:
+            fee = outbid + max(self.fee, self.asks)
+            psbt = _whole(psbt_of(certificate, [], fee=fee, change=VOID_CHANGE), certificate)
+            return self._unsigned(certificate, anchor, PsbtPayload(self.chain.name, psbt), (), fee)
         tx = void_safe_tx(certificate.chain, certificate.safe[0].address, int(anchor.reference))
         return self._unsigned(certificate, anchor, tx, (), 0)
 
@@ -402,10 +412,14 @@ class FakePayouts:
 
     def _psbt(self, certificate: WalletCertificate, payments: Sequence[Payment]) -> bytes:
         outputs = [(p.units, script_pubkey(p.destination)) for p in payments]
-        psbt = psbt_of(certificate, outputs, fee=self.fee, change=5)
-        for index, scope in enumerate(psbt.inputs):
-            scope.witness_script = Script(witness_script(certificate, 0, index))
-        return bytes(psbt.serialize())
+        return _whole(psbt_of(certificate, outputs, fee=self.fee, change=5), certificate)
+
+
+def _whole(psbt: PSBT, certificate: WalletCertificate) -> bytes:
+    """With the scripts that a signer needs."""
+    for index, scope in enumerate(psbt.inputs):
+        scope.witness_script = Script(witness_script(certificate, 0, index))
+    return bytes(psbt.serialize())
 
 
 def _safe_tx(certificate: WalletCertificate, nonce: int, payments: Sequence[Payment]) -> SafeTx:

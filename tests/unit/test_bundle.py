@@ -3,21 +3,15 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from custody.rules.errors import InvalidInput
-from custody.rules.governance import PolicyActivation
-from custody.rules.refusals import Rule
-from custody.rules.typed import ZERO32
 from custody.rules.wallets import Tier
-from policies import activation
 from policies.bundle import FILES, Bundle, from_json, load
 from tests.unit.shipped import SHIPPED, open_shipped, write
-from tests.unit.signers import GENESIS, NOW, ROSTER, signed
 
 
 @pytest.fixture(scope="module")
@@ -222,27 +216,3 @@ def test_an_asset_without_floors_is_unknown(bundle: Bundle) -> None:
 
 
 # In force
-
-
-OWNERS: Final = ("device:ana", "device:bo")
-
-
-@pytest.mark.parametrize(
-    ("change", "words", "rules"),
-    [
-        pytest.param({}, OWNERS, [], id="accepted"),
-        pytest.param({}, ("device:ana",), [Rule.QUORUM_NOT_REACHED], id="one owner"),
-        pytest.param({}, ("device:ana", "ana's laptop"), [Rule.QUORUM_NOT_REACHED], id="one owner under two keys"),
-        pytest.param({}, ("device:ana", "device:dee"), [Rule.QUORUM_NOT_REACHED], id="somebody who owns no policy"),
-        pytest.param({"author": "ana"}, OWNERS, [Rule.QUORUM_NOT_REACHED], id="the author signs"),
-        pytest.param({"author": "ana"}, ("device:bo", "device:cy"), [], id="two owners besides the author"),
-        pytest.param({"bundle": b"\x01" * 32}, OWNERS, [Rule.NOT_SUCCESSOR], id="another bundle"),
-        pytest.param({"previous": b"\x01" * 32}, OWNERS, [Rule.NOT_SUCCESSOR], id="another predecessor"),
-        pytest.param({"not_before": NOW + 1}, OWNERS, [Rule.TOO_EARLY], id="a second too early"),
-    ],
-)
-def test_activation(bundle: Bundle, change: dict[str, Any], words: tuple[str, ...], rules: list[Rule]) -> None:
-    """This bundle, after the one in force, mature, by owners other than its author."""
-    message = replace(PolicyActivation(bundle.hash, ZERO32, ZERO32, "dee", NOW), **change)
-    document = signed(message, GENESIS, words)
-    assert [r.rule for r in activation.check(document, bundle, ZERO32, ROSTER, NOW)] == rules

@@ -6,6 +6,8 @@ The order of things, so that two workers with the same coins choose the same one
 2. Branch and bound (Erhardt 2016, as in Bitcoin Core): a set whose effective value meets the target without change, within
    what change would have cost; the least waste wins, and it gives up after a fixed number of tries.
 3. Else the largest first, with change; change too small to spend again goes to the fee.
+
+While fees are low, small coins of the wallet may join a payout of the company's, whose change then holds them (`join`).
 """
 
 from collections.abc import Callable, Sequence
@@ -20,6 +22,8 @@ WEIGHT_MOST: Final = 400_000
 """Weight units of a transaction that nodes relay (Bitcoin Core, MAX_STANDARD_TX_WEIGHT)."""
 CHANGE_LEAST: Final = 1_000
 """Satoshi below which change is not made: above dust (330 for P2WSH), so that it is worth spending again."""
+JOINED_MOST: Final = 50
+"""Small coins that join one payout at the most: each is one more previous transaction for every seat to read."""
 _SIGNATURE: Final = 73
 """A pushed low-s DER signature with its sighash byte, at the most (BIP-66, BIP-146)."""
 _P2WSH_OUTPUT: Final = 43
@@ -108,6 +112,24 @@ def settle(coins: tuple[Coin, ...], paid: int, shape: Shape, rate: int) -> Selec
     if fee < size * rate:
         return Refusal(Rule.INSUFFICIENT_BALANCE, confirmed=total, coins=len(coins), need=paid + size * rate)
     return Selection(coins, 0, fee, size)
+
+
+def join(
+    chosen: tuple[Coin, ...], small: Sequence[Coin], paid: int, shape: Shape, rate: int, most: Callable[[int], int]
+) -> tuple[Coin, ...]:
+    """Of these small coins, those that join the chosen ones in their payout: the smallest first, as many as its fee has room for.
+
+    They end in its change. None that costs more than it holds joins, and the fee stays within half of `most`, so that rates may
+    double before the payout is built, and it can be bumped afterwards. Nothing joins where no change would come of it.
+    """
+    cost = -(-shape.input_weight * rate // 4)
+    ordered = sorted((coin for coin in small if coin.units > cost), key=lambda coin: (coin.units, coin.outpoint))
+    for count in range(min(len(ordered), JOINED_MOST), 0, -1):
+        joined = tuple(ordered[:count])
+        found = settle(chosen + joined, paid, shape, rate)
+        if isinstance(found, Selection) and found.change and 2 * found.fee <= most(found.vbytes):
+            return joined
+    return ()
 
 
 def split_fee(fee: int, most: Sequence[int]) -> tuple[int, ...] | Refusal:

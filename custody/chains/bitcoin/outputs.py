@@ -13,6 +13,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -154,7 +155,8 @@ class OutputIndex:
             self._hashes.pop(block.ref.height - HASHES_KEPT, None)
             self._unsaved += 1
         if self._unsaved >= _SAVE_EVERY:
-            self.save()
+            with suppress(OSError):  # a full disk takes the next start's time, and nothing of what was read
+                self.save()
 
     def _rewind_to_canonical(self) -> None:
         """Go back to the newest block that is still canonical; to before birth where the reorg is deeper than we remember."""

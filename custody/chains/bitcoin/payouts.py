@@ -6,12 +6,12 @@ only the fee differs (TRUST.md, "One anchor per payout").
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 from custody.chains.bitcoin import psbts, second
-from custody.chains.bitcoin.coins import CHANGE_LEAST, Coin, Selection, Shape, select, settle, split_fee
+from custody.chains.bitcoin.coins import CHANGE_LEAST, Coin, Selection, Shape, join, select, settle, split_fee
 from custody.chains.bitcoin.psbts import REPLACEABLE, Target
 from custody.chains.bitcoin.rpc import BitcoinRpc, RpcError
 from custody.chains.bitcoin.scripts import CHANGE, change_address, check_script, derive_address, script_pubkey
@@ -19,6 +19,7 @@ from custody.chains.bitcoin.spending import WatchedWallet, fee_rate, read_outpoi
 from custody.rules.amounts import AssetKind, Assets
 from custody.rules.certificates import WalletCertificate
 from custody.rules.errors import InvalidInput
+from custody.rules.housekeeping import Consolidation
 from custody.rules.intents import Anchor
 from custody.rules.payments import (
     Credited,
@@ -97,21 +98,41 @@ class BitcoinPayouts:
         Raises Refused: insufficient_balance, transaction_too_large, fee_above_bounds, fee_above_intents_maximum.
         """
         targets, node, used = self._targets(payments), self._wallet(certificate), set(taken)
-        free = [coin for coin in node.coins(self._confirmations) if self._is_ours(coin) and coin.outpoint not in used]
-        known = credited([coin.outpoint for coin in free])
-        free = [coin for coin in free if coin.outpoint in known]
-        rate, paid = fee_rate(self._rpc, self._fees.rate), sum(payment.units for payment in payments)
-
-        def most(vbytes: int) -> int:
-            return min(self._fees.most(paid, vbytes), sum(payment.maximum_fee for payment in payments))
-
-        found = select(free, [p.units for p in payments], _shape(certificate, targets), rate, most)
+        free, rate = self._free(node, used, credited), fee_rate(self._rpc, self._fees.rate)
+        found = select(free, [p.units for p in payments], _shape(certificate, targets), rate, self._most(payments))
         if isinstance(found, Refusal):
             raise Refused([found])
         self._shares(found, payments)
         outpoints = tuple(coin.outpoint for coin in found.coins)
         change = node.next_change(self._window.change, outpoints[0])
         return Reservation(Anchor(certificate.chain, wallet, outpoints[0]), outpoints, change)
+
+    def consolidate(
+        self,
+        certificate: WalletCertificate,
+        reservation: Reservation,
+        payments: Sequence[Payment],
+        taken: Collection[str],
+        credited: Credited,
+        bound: Consolidation,
+    ) -> Reservation:
+        """The same reservation with small coins behind its own, by `coins.join`, while the network asks no more than the bound.
+
+        The anchor stays the first. Whose fee it is, the caller knows. Raises Unavailable.
+        """
+        rate = fee_rate(self._rpc, self._fees.rate)
+        if rate * 1_000 > bound.rate:
+            return reservation
+        node, own = self._wallet(certificate), set(reservation.references)
+        free = self._free(node, set(taken), credited)
+        by_outpoint = {coin.outpoint: coin for coin in free}
+        if not own <= set(by_outpoint):  # spent meanwhile: building says so
+            return reservation
+        chosen = tuple(by_outpoint[outpoint] for outpoint in reservation.references)
+        small = [coin for coin in free if coin.outpoint not in own and coin.units <= bound.coin]
+        paid, shape = sum(payment.units for payment in payments), _shape(certificate, self._targets(payments))
+        joined = join(chosen, small, paid, shape, rate, self._most(payments))
+        return replace(reservation, references=(*reservation.references, *(coin.outpoint for coin in joined)))
 
     def build(
         self,
@@ -281,6 +302,17 @@ class BitcoinPayouts:
                 "derived", Rule.ADDRESS_MISMATCH, payment.destination.text, "what the certificate derives"
             )
         return Target(payment.units, script, derived.certificate, derived.branch, index)
+
+    def _free(self, node: WatchedWallet, used: Collection[str], credited: Credited) -> list[Coin]:
+        """Coins that are deep enough, at an index that watchers see, pinned by nobody, and in the books."""
+        free = [coin for coin in node.coins(self._confirmations) if self._is_ours(coin) and coin.outpoint not in used]
+        known = credited([coin.outpoint for coin in free])
+        return [coin for coin in free if coin.outpoint in known]
+
+    def _most(self, payments: Sequence[Payment]) -> Callable[[int], int]:
+        """What a transaction of so many virtual bytes may cost: the bounds of law and node, and what people approved."""
+        paid, approved = sum(p.units for p in payments), sum(p.maximum_fee for p in payments)
+        return lambda vbytes: min(self._fees.most(paid, vbytes), approved)
 
     def _shares(self, settled: Selection, payments: Sequence[Payment]) -> tuple[int, ...]:
         most = self._fees.most(sum(payment.units for payment in payments), settled.vbytes)

@@ -10,6 +10,7 @@ from custody.chains.bitcoin.coins import Coin
 from custody.chains.bitcoin.psbts import read_outputs, transaction_id
 from custody.chains.bitcoin.rpc import (
     NOT_FOUND,
+    WALLET_NOT_FOUND,
     BitcoinRpc,
     Json,
     RpcError,
@@ -151,6 +152,13 @@ class WatchedWallet:
         return raw
 
     def _call(self, method: str, *params: Json) -> Json:
+        """Ask the node's wallet. A node that was started again has not loaded it, and one restored from elsewhere never had it."""
+        try:
+            return self._rpc.call(method, *params, wallet=self._name)
+        except RpcError as error:
+            if error.code != WALLET_NOT_FOUND:
+                raise
+        watch_only(self._rpc, self._name, self._certificate)
         return self._rpc.call(method, *params, wallet=self._name)
 
 

@@ -23,7 +23,7 @@ from custody.chains.evm.leaves import (
     safe_tx,
     sweep_call,
 )
-from custody.chains.evm.relay import RelaySigner, deploy_deposits, outbid_call, relay_call
+from custody.chains.evm.relay import RelaySigner, deploy_deposits, outbid, relay_call
 from custody.chains.evm.safe_states import read_safe
 from custody.chains.evm.safes import deposit_safe
 from custody.chains.evm.scan import balances
@@ -51,7 +51,7 @@ from custody.rules.payouts import SafeTx, void_safe_tx
 from custody.rules.refusals import Refusal, Refused, Rule, raise_if
 from custody.rules.signatures import Signed
 from custody.rules.typed import ZERO_ADDRESS
-from custody.rules.wallets import Chain
+from custody.rules.wallets import Address, Chain
 
 VOID_GAS: Final = 150_000
 """A Safe that calls itself with nothing, M signatures and SafeL2's log; seen 84 k for 3-of-4."""
@@ -65,6 +65,7 @@ class EvmPayouts:
 
     def __init__(self, client: EvmClient, assets: Assets, relayer: RelaySigner) -> None:
         self._client, self._assets, self._relayer = client, assets, relayer
+        self._deploying: dict[str, bytes] = {}
 
     @property
     def chain(self) -> Chain:
@@ -190,18 +191,8 @@ class EvmPayouts:
         if now > nonce:
             raise Refused([Refusal(Rule.ANCHOR_SPENT, anchor=nonce, nonce=now)])
         raise_if(self._check_stale(last))
-        for sparing in (False, True):
-            call = outbid_call(self._client, last.raw, safe.address, signed.raw, sparing=sparing)
-            if call is None:
-                return None
-            try:
-                raw = self._relayer.sign_call(call, certificate)
-            except Refused as error:
-                if sparing or {refusal.rule for refusal in error.refusals} != {Rule.RELAYER_CAP}:
-                    raise
-            else:
-                return Envelope(signed.id, keccak(raw), signed.anchor, raw)
-        return None
+        raw = outbid(self._client, self._relayer, certificate, last.raw, safe.address, signed.raw)
+        return None if raw is None else Envelope(signed.id, keccak(raw), signed.anchor, raw)
 
     def follow(self, certificate: WalletCertificate, envelopes: Sequence[Envelope], since: int = 0) -> Followed:
         """By ExecutionSuccess and ExecutionFailure of the Safe, and by its nonce."""
@@ -210,6 +201,12 @@ class EvmPayouts:
             raise InvalidInput("envelopes", Rule.MALFORMED, f"{len(anchors)} anchors", "envelopes of one payout")
         nonce, safe = _nonce(anchors.pop()), self._safe(certificate)
         return follow_safe(self._client, safe.address, nonce, envelopes, max(since, certificate.birth))
+
+    def contracts(self, addresses: Collection[Address]) -> frozenset[Address]:
+        """Those of them where code stands at the head; the code of a delegation counts, since it runs when it is paid (EIP-7702)."""
+        asked = sorted(addresses, key=lambda address: address.text)
+        codes = self._client.batch([("eth_getCode", (address.text, "latest")) for address in asked]) if asked else ()
+        return frozenset(at for at, code in zip(asked, codes, strict=True) if wire.data(code, f"code of {at}"))
 
     def sweepable(self, certificate: WalletCertificate, indices: Sequence[int]) -> tuple[Sweep, ...]:
         """What deposit Safes of these indices hold of each registered asset at the finalized block, in registry order."""
@@ -227,7 +224,7 @@ class EvmPayouts:
 
     def deploy_deposits(self, certificate: Signed[WalletCertificate], indices: Sequence[int]) -> None:
         """Deploy the deposit Safes that a sweep needs, by the relayer and outside the batch; safe to repeat."""
-        deploy_deposits(self._client, self._relayer, certificate, indices)
+        deploy_deposits(self._client, self._relayer, certificate, indices, self._deploying)
 
     def _safe(self, certificate: WalletCertificate) -> SafeParameters:
         if len(certificate.safe) != 1 or certificate.chain != self.chain.name:
