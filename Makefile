@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 # Every target first makes sure that .venv is what requirements.lock says; that takes no time when it is.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test lint bench soak mutants
+.PHONY: help setup demo up down test lint bench soak mutants crash
 BIN := .venv/bin
 WORKERS ?= 2
 MINUTES ?= 60
+JOBS ?= 1
 SEED ?= 1000
 
 help: ## this list
@@ -39,12 +40,13 @@ test: setup ## lint, then every test (in two processes; on a larger machine: WOR
 bench: setup ## speed as ratios against bare operations (facts of one run, raw JSON kept)
 	@$(BIN)/python -m tests.bench
 
-soak: setup ## the property tests with many more examples, then MINUTES (60) of simulated runs from SEED on, with a summary
+soak: setup ## the property tests with many more examples, then MINUTES (60) of simulated runs from SEED on, on every idle core (or JOBS=2), with a summary
 	@status=0; HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest tests/unit tests/contract --timeout=3600 || status=1; \
-	$(BIN)/python -m tests.simulation --minutes $(MINUTES) --seed $(SEED) || status=1; exit $$status
+	$(BIN)/python -m tests.simulation --minutes $(MINUTES) --seed $(SEED) --jobs $(if $(filter command environment,$(origin JOBS)),$(JOBS),0) || status=1; exit $$status
 
-mutants: setup ## change rules and flows at random; count what no test notices (one module: ONLY='custody.rules.coverage*')
-	@HYPOTHESIS_PROFILE=mutants $(BIN)/mutmut run $(ONLY) && $(BIN)/mutmut results | grep -v 'not checked' | tail -n 60
-	@$(BIN)/mutmut export-cicd-stats >/dev/null && $(BIN)/python -c "import json; s = json.load(open('mutants/mutmut-cicd-stats.json')); \
-	  seen = s['killed'] + s['timeout']; missed = s['survived'] + s['no_tests'] + s['suspicious']; \
-	  print(f'mutants noticed: {seen} of {seen + missed}')"
+# The score is of what was asked so far; a later run goes on from there, and asks again what changed (tests/mutants.py).
+crash: setup ## kill -9 at every point of a deposit and a withdrawal, each alone, against a twin; an hour (ONLY=worker.commit for less)
+	@$(BIN)/python -m tests.crash $(if $(ONLY),--only '$(ONLY)')
+
+mutants: setup ## change rules and flows at random for MINUTES (60); count what no test notices (ONLY='custody.rules.seat_checks_*')
+	@set -f; HYPOTHESIS_PROFILE=mutants nice -n 15 $(BIN)/python -m tests.mutants $(ONLY) --minutes $(MINUTES) --jobs $(JOBS)

@@ -24,7 +24,13 @@ settings.register_profile("soak", deadline=None, max_examples=5000, stateful_ste
 settings.register_profile("mutants", deadline=None, max_examples=25, derandomize=True, database=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
-LONGEST_FIRST: Final = ("devnet/test_world.py", "contract/test_seat_sign.py", "simulation/test_simulation.py")
+LONGEST_FIRST: Final = (
+    "devnet/test_world.py",
+    "crash/test_walk.py",
+    "contract/test_seat_sign.py",
+    "simulation/test_simulation.py",
+    "simulation/test_plants.py",
+)
 """Files that one worker is busy with for a minute or more. `make test` hands out whole files, so that a module's nodes run once: a
 long one that came last would be waited for by an idle worker."""
 

@@ -9,6 +9,7 @@ import atexit
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import sha256
@@ -18,12 +19,11 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from embit import bech32  # type: ignore[import-untyped]
 from eth_utils.address import to_checksum_address
-from sqlalchemy import event
 
 from custody.chains.addresses import ChainDeriver
 from custody.chains.scripts import check_script
 from custody.flows.inventory import InventoryReader
-from custody.flows.mirror import ACTIVATION, CERTIFICATE, ROSTER, put_signed
+from custody.flows.mirror import ACTIVATION, BUNDLE, CERTIFICATE, ROSTER, put_signed
 from custody.flows.ports import Branch, UnitOfWork
 from custody.keyfiles import Signer
 from custody.rules.amounts import Assets
@@ -33,7 +33,7 @@ from custody.rules.roster import ApiClient, Person, PriceFeeder, Roster, RosterV
 from custody.rules.signatures import Signed
 from custody.rules.typed import ZERO32, Domain
 from custody.rules.wallets import Address, Chain, Tier
-from custody.seating import read_bundle
+from custody.seating import read_bundle, terms
 from custody.store import migrate, open_store
 from custody.store.unit_of_work import SqlStore
 from custody.vault.seat import SeatHost
@@ -65,7 +65,10 @@ PEOPLE: Final[Mapping[str, tuple[str, ...]]] = {
     "dee": ("operations", "executive"),
     "eli": ("risk", "operator"),
     "authority": (),
+    "fay": ("operations", "executive"),
 }
+NEWCOMER: Final = "fay"
+"""Stands in the next roster only."""
 CLIENTS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     "backend": (("read", "propose"), "customer"),
     "sweeper": (("propose",), "system"),
@@ -76,8 +79,8 @@ FEEDERS: Final = ("feed-1", "feed-2")
 USD: Final[Mapping[str, int]] = {"ETH": 2_000, "BTC": 60_000, "USDX": 1, "USDN": 1}
 """Dollars of one whole unit."""
 DERIVE: Final = ChainDeriver()
-READER: Final = InventoryReader(DERIVE)
-"""Shared by every run: what it verified once, it does not verify again."""
+_READER: Final = InventoryReader(DERIVE)
+"""What it verified once, no run verifies again."""
 
 
 class _Named(Deployment):
@@ -85,7 +88,11 @@ class _Named(Deployment):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        people = tuple(Person(n, n.title(), g, (secp256k1(n).key,), (True,), NOW + YEAR) for n, g in PEOPLE.items())
+        people = tuple(
+            Person(n, n.title(), g, (secp256k1(n).key,), (True,), NOW + YEAR)
+            for n, g in PEOPLE.items()
+            if n != NEWCOMER
+        )
         clients = tuple(ApiClient(n, ed25519(n).key, s, role, NOW + YEAR) for n, (s, role) in CLIENTS.items())
         self.version = replace(
             self.version,
@@ -101,7 +108,7 @@ class _Named(Deployment):
         """Version 1 signed by everybody it names."""
         message = version or self.version
         domain = Domain(message.struct_hash)
-        signers: list[Signer] = [*(secp256k1(name) for name in PEOPLE)]
+        signers: list[Signer] = [*(secp256k1(name) for name in PEOPLE if name != NEWCOMER)]
         signers += [ed25519(name) for name in (*CLIENTS, *FEEDERS, "attestor")]
         return signed_by(message, domain, signers).joined(seat.sign_roster(message) for seat in self.seats)
 
@@ -166,7 +173,7 @@ def seat_of(name: str, vault: FakeVault, clock: Callable[[], int]) -> SeatHost:
     def entropy(size: int) -> bytes:
         return sha256(f"{name}/{next(made)}".encode()).digest()[:size]
 
-    return SeatHost(name, vault, check_script, clock, entropy, read_bundle=read_bundle)
+    return SeatHost(name, vault, check_script, clock, entropy, read_bundle=read_bundle, terms=terms)
 
 
 def _payee(owner: str, chain: Chain) -> str:
@@ -230,6 +237,7 @@ def _furnish(made: Born) -> None:
         put_signed(work.documents, ROSTER, made.genesis)
         for certificate in made.certificates.values():
             put_signed(work.documents, CERTIFICATE, certificate)
+        work.documents.put(BUNDLE, made.bundle.hash.hex(), made.bundle.to_json())
         work.documents.put(ACTIVATION, made.bundle.hash.hex(), made.activation.to_json())
         for customer in CUSTOMERS:
             work.customers.add(customer)
@@ -240,16 +248,22 @@ def _furnish(made: Born) -> None:
 
     store = open_store(url, made.assets)
     store.run(work)
+    store.read(lambda work: _READER.read(work, made.roster))
     store.close()
+
+
+def reader() -> InventoryReader:
+    """A reader that has verified the wallets and addresses of the birth, and nothing else: what one process learns, it learns alone."""
+    made = copy(_READER)
+    made._verified = set(_READER._verified)
+    return made
 
 
 def open_copy(made: Born, path: Path) -> SqlStore:
     """A database as it was after the birth; what is there already is opened as it stands, as after a restart.
 
-    Without fsync: a death of the simulated process is no death of the machine, and that is what durability tests are for.
+    It lies in memory: a death of the simulated process is no death of the machine, and that is what durability tests are for.
     """
     if not path.exists():
         shutil.copy(made.template, path)
-    store = open_store(f"sqlite:///{path}", made.assets)
-    event.listen(store._writer, "connect", lambda raw, _: raw.execute("PRAGMA synchronous=OFF"))
-    return store
+    return open_store(f"sqlite:///{path}", made.assets)

@@ -202,6 +202,13 @@ class BitcoinNode(Chainlike[State, Spend]):
         units, script = made.outputs[outpoint[1]]
         return Coin(units, script, 0)
 
+    def place_of_coin(self, name: str) -> WalletCertificate | None:
+        """Whose coin an outpoint `txid:vout` is."""
+        txid, _, vout = name.partition(":")
+        coin = self.coin((txid, int(vout)))
+        place = None if coin is None else self.places.get(coin.script)
+        return None if place is None else place[0]
+
     def _evict(self, inputs: Sequence[Outpoint]) -> None:
         for name in [name for name, tx in self.pool.items() if set(tx.inputs) & set(inputs)]:
             del self.pool[name]

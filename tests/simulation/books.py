@@ -64,7 +64,11 @@ class Books:
             self.balances[posting.account, posting.amount.asset] += posting.change
             if kind in {AccountKind.CUSTOMER_AVAILABLE, AccountKind.CUSTOMER_HELD, AccountKind.SUSPENSE}:
                 owed[symbol] += posting.change
-            if kind is AccountKind.ACCRUED_FEES and posting.change > 0 and not isinstance(origin, Release | Executed):
+            if (
+                kind is AccountKind.ACCRUED_FEES
+                and posting.change > 0
+                and not isinstance(origin, Release | Executed | Reversal)
+            ):
                 self.accrued[symbol] += posting.change
         self.owed.append(owed)
         match origin:
@@ -72,8 +76,12 @@ class Books:
                 name = identity_of(origin)
                 self.credits[recorded.position], self.proofs[name] = name, origin
                 self.standing[name] += 1
-            case Reversal():
+            case Reversal() if origin.entry in self.credits:
                 self.standing[self.credits[origin.entry]] -= 1
+            case Reversal():  # of a payout: its holds stand again
+                executed = self.entries[origin.entry - 1].entry.origin
+                for digest in executed.intents if isinstance(executed, Executed) else ():
+                    self.freed.pop(digest, None)
             case Hold():
                 self.held[world.born.domain.digest(origin.intent)] = recorded.position, origin.intent
             case Release():

@@ -55,11 +55,13 @@ class Relayed:
     safe: str
     call: bytes
     id: bytes
+    price: int = 1
+    """What it pays for gas, in a unit of the simulation's."""
 
     @property
     def raw(self) -> bytes:
         """Its bytes."""
-        return self.nonce.to_bytes(8) + bytes.fromhex(self.safe[2:]) + self.id + self.call
+        return self.nonce.to_bytes(8) + self.price.to_bytes(8) + bytes.fromhex(self.safe[2:]) + self.id + self.call
 
     @property
     def name(self) -> bytes:
@@ -69,8 +71,8 @@ class Relayed:
     @classmethod
     def read(cls, raw: bytes) -> "Relayed":
         """The transaction of these bytes."""
-        safe = str(to_checksum_address("0x" + raw[8:28].hex()))
-        return cls(int.from_bytes(raw[:8]), safe, raw[60:], raw[28:60])
+        safe = str(to_checksum_address("0x" + raw[16:36].hex()))
+        return cls(int.from_bytes(raw[:8]), safe, raw[68:], raw[36:68], int.from_bytes(raw[8:16]))
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,8 @@ class EvmChain(Chainlike[State, Transaction]):
     certificates: Mapping[str, WalletCertificate]
     assets: Assets
     refusing: set[str]
+    price: int
+    """What blocks ask for gas: a call that offers less waits, and everything of the relayer behind it."""
 
     @classmethod
     def made(
@@ -124,7 +128,7 @@ class EvmChain(Chainlike[State, Transaction]):
     ) -> "EvmChain":
         """A chain with these Safes deployed."""
         found = cls.__new__(cls)
-        found.assets, found.refusing = assets, set()
+        found.assets, found.refusing, found.price = assets, set(), 1
         found.certificates = {each.safe[0].address: each for each in certificates if each.safe}
         found.__init__(chain, seed, clock, State(), 4)  # type: ignore[misc]
         return found
@@ -132,9 +136,9 @@ class EvmChain(Chainlike[State, Transaction]):
     # blocks
 
     def fits(self, state: State, name: bytes, transaction: Transaction) -> bool:
-        """A relayer's nonce is the next one; a thief finds what he takes."""
+        """A relayer's nonce is the next one and its price enough; a thief finds what he takes."""
         if isinstance(transaction, Relayed):
-            return transaction.nonce == state.relayer
+            return transaction.nonce == state.relayer and transaction.price >= self.price
         return all(not m.source or state.holds(m.symbol, m.source) >= m.units for m in transaction.moves)
 
     def dead(self, state: State, name: bytes, transaction: Transaction) -> bool:

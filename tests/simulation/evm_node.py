@@ -5,7 +5,9 @@ Payloads are built and put together by the code of `custody.chains.evm`; only th
 """
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
 
 from custody.chains.evm.leaves import execute_data, library_hash, payment_call, safe_tx, sweep_call
 from custody.chains.evm.safes import deposit_safe, owner_address
@@ -162,11 +164,19 @@ class EvmNodeView:
         return found
 
 
-class EvmNodePayouts:
-    """`PayoutChain` and `DepositSweeper`."""
+class Payer(Protocol):
+    """The relayer's own process: whoever pays for gas."""
 
-    def __init__(self, node: EvmChain) -> None:
-        self._node = node
+    def sign_call(self, call: Relayed) -> bytes:
+        """The signed transaction; raises Refused above its cap."""
+        ...
+
+
+class EvmNodePayouts:
+    """`PayoutChain`, `FeeBumper` and `DepositSweeper`."""
+
+    def __init__(self, node: EvmChain, relay: Payer) -> None:
+        self._node, self._relay = node, relay
 
     @property
     def chain(self) -> Chain:
@@ -233,8 +243,32 @@ class EvmNodePayouts:
         free = self._node.state.relayer
         while free in used:
             free += 1
-        made = Relayed(free, safe, signed.raw, signed.id)
+        return self._signed(Relayed(free, safe, signed.raw, signed.id, self._node.price), signed)
+
+    def _signed(self, call: Relayed, signed: SignedPayout) -> Envelope:
+        made = Relayed.read(self._relay.sign_call(call))
         return Envelope(signed.id, made.name, signed.anchor, made.raw)
+
+    def outbid(
+        self,
+        certificate: WalletCertificate,
+        reservation: Reservation,
+        sent: UnsignedPayout,
+        maxima: Mapping[bytes, int],
+    ) -> UnsignedPayout | None:
+        """See `FeeBumper`: a SafeTx has no fee."""
+
+    def reseal(self, certificate: Signed[WalletCertificate], signed: SignedPayout, last: Envelope) -> Envelope | None:
+        """See `FeeBumper`: the relayer's same nonce for more."""
+        nonce, old = int(signed.anchor.reference), Relayed.read(last.raw)
+        now = self._node.state.nonces.get(certificate.message.safe[0].address, 0)
+        if now > nonce:
+            raise Refused([Refusal(Rule.ANCHOR_SPENT, anchor=nonce, nonce=now)])
+        if old.nonce < self._node.state.relayer:
+            raise Refused([Refusal(Rule.ENVELOPE_STALE, nonce=old.nonce, relayer=self._node.state.relayer)])
+        if old.price >= self._node.price:
+            return None
+        return self._signed(replace(old, price=max(-(-old.price * 9 // 8), self._node.price * 2)), signed)
 
     def broadcast(self, envelope: Envelope) -> None:
         """See `PayoutChain`."""
@@ -245,8 +279,11 @@ class EvmNodePayouts:
             return
         if made.nonce < self._node.state.relayer:
             raise_if([Refusal(Rule.ENVELOPE_STALE, nonce=made.nonce, relayer=self._node.state.relayer)])
-        if any(isinstance(tx, Relayed) and tx.nonce == made.nonce for tx in self._node.pool.values()):
+        rivals = {n: tx for n, tx in self._node.pool.items() if isinstance(tx, Relayed) and tx.nonce == made.nonce}
+        if any(tx.price * 11 > made.price * 10 for tx in rivals.values()):
             raise Unavailable(f"the node of {self.chain}", "replacement transaction underpriced")
+        for name in rivals:
+            del self._node.pool[name]
         self._node.pool[made.name] = made
 
     def follow(self, certificate: WalletCertificate, envelopes: Sequence[Envelope], since: int = 0) -> Followed:

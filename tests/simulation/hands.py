@@ -4,73 +4,71 @@
 A method returns what it did, for the trace. What the code under test refuses or cannot reach is part of the trace too.
 """
 
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 from custody.flows import payouts, proposals
 from custody.flows.bookkeeping import record_manual, record_settlement
-from custody.flows.ports import Branch
+from custody.rules.amounts import Asset
 from custody.rules.approvals import Approval
-from custody.rules.errors import InvalidInput, Unavailable
+from custody.rules.governance import Freeze
 from custody.rules.intents import Proposal, Rejection, Void
 from custody.rules.ledger import Account, AccountKind
 from custody.rules.payouts import SafeTx
-from custody.rules.refusals import Refused
 from custody.rules.settlements import FeeLeg, Leg, ManualEntry, ManualPosting, Settlement, Trade
 from custody.rules.signatures import Signed
 from custody.rules.transfers import Status, Transfer
-from custody.rules.wallets import Address, Chain, Tier
+from custody.rules.wallets import Chain, Tier
 from tests.fakes.seat import BITCOIN, EVM, HOT, ed25519, secp256k1, signed_by
 from tests.simulation import birth
+from tests.simulation.acting import Acting
 from tests.simulation.blocks import Chainlike
 from tests.simulation.evm import Relayed
-from tests.simulation.gates import Crash, Fault
-from tests.simulation.invariants import UNFUNDED, UNIT, Scene
+from tests.simulation.invariants import UNIT
+from tests.simulation.processes import Judging
+from tests.simulation.scene import Scene
 
 CHAIN: Final = {"ETH": EVM, "USDX": EVM, "BTC": BITCOIN}
 SMALL: Final = {"ETH": 10**17, "USDX": 10**8, "BTC": 10**6}
 MOODS: Final = ("silent", "silent", "refuses", "lies", "poses")
-DEEPEST: Final = 200
-"""The farthest call of a process at which a fault strikes."""
 
 
-@dataclass
-class Hands:
+class Hands(Acting):
     """Everybody of one run."""
 
-    scene: Scene
-    faulty: float = 0.35
-    """How often a process meets a fault while it does something."""
-    tally: Counter[str] = field(default_factory=Counter)
-    proposed: list[tuple[Signed[Proposal], str]] = field(default_factory=list)
-    count: int = 0
-    then: list[Callable[["Hands"], str]] = field(default_factory=list)
-    """What follows whatever the seed says, as long as there is something."""
-
-    def __post_init__(self) -> None:
-        self.world = self.scene.world
-        self.rng = self.world.rng
+    def __init__(self, scene: Scene, faulty: float = 0.35) -> None:
+        super().__init__(scene, faulty)
+        self.proposed: list[tuple[Signed[Proposal], str]] = []
+        self.then: list[Callable[[Hands], str]] = []
+        """What follows whatever the seed says, as long as there is something."""
         self.hostile = self.world.seats[self.rng.randrange(len(HOT))]
+        self.later = False
+        """Whether a seat's clock was ahead: it then waits for the others."""
+        self.copy: Path | None = None
+        """An older database, and the position of its journal."""
+        self.copied = 0
+        self.vault_copy: dict[str, list[str]] | None = None
+        self.frozen: list[Signed[Freeze]] = []
 
     # beginning
 
     def fund(self) -> str:
         """Customers, the company and the cold wallets have coins from the beginning."""
         for customer in birth.CUSTOMERS:
-            self._pay("ETH", self.world.born.address(customer, EVM).text, 30 * UNIT["ETH"])
-            self._pay("USDX", self.world.born.address(customer, EVM).text, 200_000 * UNIT["USDX"])
-            self._pay("BTC", self.world.born.address(customer, BITCOIN).text, 3 * UNIT["BTC"])
+            self.pay("ETH", self.world.born.address(customer, EVM).text, 30 * UNIT["ETH"])
+            self.pay("USDX", self.world.born.address(customer, EVM).text, 200_000 * UNIT["USDX"])
+            self.pay("BTC", self.world.born.address(customer, BITCOIN).text, 3 * UNIT["BTC"])
         for tier in (Tier.OPERATIONAL, Tier.CUSTOMER_COLD):
-            self._pay("ETH", self._main(tier, EVM), 40 * UNIT["ETH"])
-            self._pay("BTC", self._main(tier, BITCOIN), UNIT["BTC"])
+            self.pay("ETH", self.main(tier, EVM), 40 * UNIT["ETH"])
+            self.pay("BTC", self.main(tier, BITCOIN), UNIT["BTC"])
         for _ in range(6):
             self.world.pass_time(60)
-            for node in self._nodes():
+            for node in self.nodes():
                 node.mine()
         for chain in (EVM, BITCOIN):
-            self.world.watch(chain)
+            self.world.watchers[chain][0].step()
         return "funded"
 
     # customers
@@ -83,9 +81,9 @@ class Hands:
         if who in birth.CUSTOMERS:
             to = self.world.born.address(who, chain).text
         else:
-            to = self._main(Tier.OPERATIONAL if who == "company" else Tier.CUSTOMER_HOT, chain)
+            to = self.main(Tier.OPERATIONAL if who == "company" else Tier.CUSTOMER_HOT, chain)
         units = self.rng.choice([SMALL[symbol], UNIT[symbol], 5 * UNIT[symbol], 100])
-        self._pay(symbol, to, units)
+        self.pay(symbol, to, units)
         return f"{who} pays in {units} {symbol}"
 
     def withdraw(self) -> str:
@@ -93,7 +91,7 @@ class Hands:
         symbol = self.rng.choice([*CHAIN])
         customer = self.rng.choice(birth.CUSTOMERS)
         units = self.rng.choice([1, 2, 3, 5, 10, 60, 300]) * SMALL[symbol]
-        return self._propose(f"customer:{customer}", symbol, units, "withdrawal", "backend")
+        return self.propose(f"customer:{customer}", symbol, units, "withdrawal", "backend")
 
     def ask_again(self) -> str:
         """A client repeats itself: the same request under the same key, or the same proposal under another."""
@@ -106,7 +104,7 @@ class Hands:
     def trade(self) -> str:
         """The backend settles a trade with its fees."""
         one, other = self.rng.sample(birth.CUSTOMERS, 2)
-        number, units = self._next(), self.rng.randrange(1, 9) * SMALL["ETH"]
+        number, units = self.next(), self.rng.randrange(1, 9) * SMALL["ETH"]
         legs = (
             Leg(one, "ETH", -units),
             Leg(other, "ETH", units),
@@ -117,9 +115,9 @@ class Hands:
         now, born = self.world.clock(), self.world.born
         message = Settlement(f"s{number}", "settler", born.bundle.hash, now, (Trade(f"t{number}", legs, fees),))
         signed = signed_by(message, born.domain, [ed25519("settler")])
-        desk = self.world.desk()
-        told = self._try(
-            lambda: record_settlement(desk, born.roster, signed, born.bundle.fees, born.assets, now), "settled"
+        api, roster = self.api(), self.world.roster
+        told = self.act(
+            api, lambda: record_settlement(api.store, roster, signed, born.bundle.fees, born.assets, now), "settled"
         )
         return f"{one} sells {units} wei to {other}: {told}"
 
@@ -131,7 +129,7 @@ class Hands:
         kind = self.rng.choice(["cold_sweep", "cold_sweep", "rebalance", "fee_sweep", "vendor_payment", "make_whole"])
         by = {"cold_sweep": "sweeper", "rebalance": "eli"}.get(kind, "finance")
         units = self.rng.choice([1, 4, 9]) * SMALL[symbol] // (500 if kind == "fee_sweep" else 1)
-        return self._propose("company", symbol, units, kind, by)
+        return self.propose("company", symbol, units, kind, by)
 
     # people
 
@@ -165,7 +163,8 @@ class Hands:
         key = secp256k1(by) if by in birth.PEOPLE else ed25519(by)
         signed = signed_by(Rejection(transfer.digest, "not this one"), self.world.born.domain, [key])
         say = proposals.cancel if own else proposals.reject
-        told = self._try(lambda: say(self.world.desk(), self.world.kernel(), signed, self.world.clock()).status.value)
+        api = self.api()
+        told = self.act(api, lambda: say(api.store, api.kernel(), signed, api.clock()).status.value)
         return f"{by} refuses {transfer.intent.id[-6:]} ({transfer.status}): {told}"
 
     def void(self) -> str:
@@ -177,8 +176,8 @@ class Hands:
         return self._void(transfer, self.rng.choice([("ana", "bo"), ("ana", "bo"), ("ana",)]))
 
     def void_stuck(self) -> list[str]:
-        """People void whatever was asked to be signed and comes to no end, but for what waits for coins of the company."""
-        stuck = [t for t in self.world.transfers() if t.status.is_asked and UNFUNDED not in t.waiting_for]
+        """People void whatever was asked to be signed and comes to no end."""
+        stuck = [t for t in self.world.transfers() if t.status.is_asked]
         return [self._void(transfer, ("ana", "bo")) for transfer in stuck if transfer.status is not Status.CANCELLING]
 
     def _void(self, transfer: Transfer, people: tuple[str, ...]) -> str:
@@ -186,74 +185,111 @@ class Hands:
         if permit is None:
             return "nothing to void"
         signed = self.world_signed(Void(permit.reservation.anchor, permit.intents), people)
-        told = self._try(
-            lambda: payouts.void(self.world.desk(), self.world.kernel(), signed, self.world.clock()), "taken"
-        )
-        self.tally["voids asked"] += told == "taken"
+        api = self.api()
+
+        def ask() -> str:
+            payouts.void(api.store, api.kernel(), signed, api.clock())
+            self.tally["voids asked"] += 1
+            return "taken"
+
+        told = self.act(api, ask)
         return f"void of {permit.reservation.anchor.reference[:12]} ({transfer.status}): {told}"
 
     def find_owner(self) -> str:
-        """Two people book what lies in suspense to a customer; never while a payout's own coins may lie there on their way back."""
-        if any(transfer.status.is_asked for transfer in self.world.transfers()):
-            return "people wait: payouts are on their way"
-        asset = self.world.born.assets.get(self.rng.choice([*CHAIN]))
-        there = self.world.read(lambda work: work.journal.balance(Account(AccountKind.SUSPENSE), asset))
-        units = min(there, SMALL[asset.symbol])
-        if not units:
+        """Two people book what an event brought for nobody who is known to a customer: whatever it was, and whatever flies."""
+        found = self._standing(AccountKind.SUSPENSE)
+        if not found:
             return "nothing in suspense"
+        event, asset, there = self.rng.choice(found)
+        units = min(there, SMALL[asset.symbol])
         to = f"customer_available:{self.rng.choice(birth.CUSTOMERS)}"
         lines = (
-            ManualPosting("suspense", asset.symbol, "debit", units),
+            ManualPosting(str(event), asset.symbol, "debit", units),
             ManualPosting(to, asset.symbol, "credit", units),
         )
-        return f"{units} {asset} from suspense to {to}: {self._manual(lines)}"
+        return f"{units} {asset} from {event} to {to}: {self._manual(lines)}"
 
     def make_good(self) -> str:
-        """Two people pay a reorg's loss out of what the company set aside."""
-        for asset in self.world.born.assets:
-            accounts = Account(AccountKind.REORG_LOSS), Account(AccountKind.COMPANY_SURPLUS)
-            lost, has = (self.world.read(lambda w, a=a, s=asset: w.journal.balance(a, s)) for a in accounts)  # type: ignore[misc]
-            if units := min(lost, has):
+        """Two people fill a reorg's loss: with what the company set aside, or with what came back and belongs to nobody."""
+        for lost, asset, units in self._standing(AccountKind.REORG_LOSS):
+            sources = [each for each in self._standing(AccountKind.SUSPENSE) if each[1] == asset]
+            sources += [each for each in self._standing(AccountKind.COMPANY_SURPLUS) if each[1] == asset]
+            if sources:
+                source, _, has = self.rng.choice(sources)
                 lines = (
-                    ManualPosting("company_surplus", asset.symbol, "debit", units),
-                    ManualPosting("reorg_loss", asset.symbol, "credit", units),
+                    ManualPosting(str(source), asset.symbol, "debit", min(units, has)),
+                    ManualPosting(str(lost), asset.symbol, "credit", min(units, has)),
                 )
-                return f"{units} {asset} of a loss made good: {self._manual(lines)}"
+                return f"{min(units, has)} {asset} of {lost} made good out of {source}: {self._manual(lines)}"
         return "no loss to make good"
+
+    def _standing(self, kind: AccountKind) -> list[tuple[Account, Asset, int]]:
+        balances = self.world.read(lambda work: list(work.journal.balances()))
+        return sorted(
+            (each for each in balances if each[0].kind is kind), key=lambda each: (str(each[0]), each[1].symbol)
+        )
 
     # processes
 
     def work(self) -> str:
-        """A step of the worker, maybe its last."""
-        return "worker: " + self._faulty(lambda: self._told(self.world.work()), DEEPEST)
+        """A step of a worker, maybe its last."""
+        idle = [each for each in self.world.workers if not self.world.baton.sleeps(each.name)]
+        if not idle:
+            return "every worker is paused"
+        worker = self.rng.choice(idle)
+        return f"{worker.name}: " + self.act(worker, lambda: self.told(worker.step()))
 
     def watch(self) -> str:
         """A step of a watcher, maybe its last."""
-        chain = self.rng.choice([EVM, BITCOIN])
+        return self.follow(self.rng.choice([EVM, BITCOIN]))
+
+    def follow(self, chain: Chain) -> str:
+        """The same on one chain."""
+        idle = [each for each in self.world.watchers[chain] if not self.world.baton.sleeps(each.name)]
+        if not idle:
+            return "every watcher is paused"
+        watcher = self.rng.choice(idle)
 
         def step() -> str:
-            found = self.world.watch(chain)
+            found = watcher.step()
             self.tally["credited"] += found.credited
             self.tally["reversed"] += found.reversed
-            return f"head {found.head}, final {found.final}, credited {found.credited}, reversed {found.reversed}"
+            self.tally["reopened"] += found.reopened
+            told = f"reversed {found.reversed}, payouts {found.reopened}"
+            return f"head {found.head}, final {found.final}, credited {found.credited}, {told}"
 
-        return f"watcher of {'evm' if chain.is_evm else 'bitcoin'}: " + self._faulty(step, 40)
+        return f"{watcher.name}: " + self.act(watcher, step)
+
+    def balance(self) -> str:
+        """A cycle of the rebalancer."""
+        balancer = self.world.balancer
+        if self.world.baton.sleeps(balancer.name):
+            return "the rebalancer is paused"
+        return "rebalancer: " + self.act(
+            balancer, lambda: "; ".join(f"{line.what}: {line.why[:80]}" for line in balancer.step())
+        )
+
+    def side_by_side(self) -> str:
+        """Two to four processes at once, interleaved at their calls."""
+        deeds = [Hands.work, Hands.work, Hands.watch, Hands.withdraw, Hands.ask_again, Hands.approve_all, Hands.refuse]
+        deeds += [Hands.void, Hands.balance, Hands.trade, Hands.watch]
+        chosen = [Hands.work, *self.rng.sample(deeds, self.rng.choice([1, 2, 3]))]
+        self.tally["interleaved"] += 1
+        return "at once: " + self.interleave(lambda: "; ".join(deed(self) for deed in chosen))
 
     def restart(self) -> str:
-        """Everything is started again, or one seat is."""
-        if self.rng.random() < 0.5:
-            self.world.restart()
-            self.world.attestor.restart()
-            return "everything restarted"
-        seat = self.rng.choice(self.world.seats)
-        seat.restart()
-        return f"seat {seat.name} restarted"
+        """Somebody is killed and started again, or everybody."""
+        processes = self.world.everybody
+        chosen = processes if self.rng.random() < 0.3 else [self.rng.choice(processes)]
+        self.world.kill(*chosen)
+        self.tally["crashes"] += len(chosen)
+        return f"{'everybody' if len(chosen) > 1 else chosen[0].name} killed and started again"
 
     # time and chains
 
     def mine(self) -> str:
         """Blocks on one chain, maybe without something that waits."""
-        node = self.rng.choice(self._nodes())
+        node = self.rng.choice(self.nodes())
         waiting = [*node.pool]
         besides = frozenset(self.rng.sample(waiting, 1)) if waiting and self.rng.random() < 0.3 else frozenset[bytes]()
         blocks = self.rng.choice([1, 1, 2, 4])
@@ -270,12 +306,12 @@ class Hands:
 
     def reorg(self) -> str:
         """Up to finality and one block beyond it: some of what was in the blocks never comes back, some comes later."""
-        node = self.rng.choice(self._nodes())
+        node = self.rng.choice(self.nodes())
         depth = self.rng.randrange(1, node.height - node.final_height + 3)
-        if depth >= node.height - 8 or not self._may_drop(node, depth):
+        if depth >= node.height - 8:
             return "no reorg"
         dropped = {name: tx for block in node.blocks[-depth:] for name, tx in block.transactions.items()}
-        outside = [name for name, tx in dropped.items() if not self._is_ours(tx)]
+        outside = [name for name, tx in dropped.items() if not self.is_ours(tx)]
         lost = frozenset(name for name in outside if self.rng.random() < 0.4)
         late = frozenset(name for name in dropped if self.rng.random() < 0.4)
         deep = depth > node.height - node.final_height
@@ -287,7 +323,7 @@ class Hands:
 
     def forget(self) -> str:
         """A mempool drops what waits there."""
-        node = self.rng.choice(self._nodes())
+        node = self.rng.choice(self.nodes())
         if not node.pool:
             return "nothing to forget"
         name = self.rng.choice([*node.pool])
@@ -297,15 +333,16 @@ class Hands:
 
     def lose_answers(self) -> str:
         """The line to a node breaks at the next broadcast: before it arrived, or after."""
-        node = self.rng.choice(self._nodes())
+        node = self.rng.choice(self.nodes())
         node.lossy = self.rng.choice(["before", "after", "after"])
         return f"{node.chain} will lose a broadcast {node.lossy} it arrives"
 
     def slow_finality(self) -> str:
-        """Finality of the EVM chain lags, or catches up; the fee rate of Bitcoin changes."""
+        """Finality of the EVM chain lags, or catches up; what blocks ask for changes on both chains."""
         self.world.evm.slow = self.rng.choice([0, 0, 5])
+        self.world.evm.price = self.rng.choice([1, 1, 2, 5, 30])
         self.world.bitcoin.rate = self.rng.choice([2, 2, 5, 20])
-        return f"finality lags {self.world.evm.slow}, {self.world.bitcoin.rate} sat a vbyte"
+        return f"finality lags {self.world.evm.slow}, {self.world.bitcoin.rate} sat a vbyte, gas {self.world.evm.price}"
 
     def refuse_coins(self) -> str:
         """A payee turns into a contract that takes nothing, or back."""
@@ -331,7 +368,7 @@ class Hands:
                 made = Relayed.read(raw)
                 self.world.evm.pool.setdefault(made.name, made)
             else:
-                self._try(lambda: self.world.bitcoin.accept(raw).hex())
+                self.attempt(lambda: self.world.bitcoin.accept(raw).hex())
             return f"{len(raw)} bytes sent to {chain} again"
         if not self.world.witnessed:
             return "nothing to replay"
@@ -346,55 +383,50 @@ class Hands:
             asked = replace(asked, transfers=(replace(first, intent=replace(first.intent, destination=thief)),))
         elif how == "at another nonce" and isinstance(asked.payload, SafeTx):
             asked = replace(asked, payload=replace(asked.payload, nonce=asked.payload.nonce + 1))
-        return f"{seat.name} is asked {how}: " + self._try(lambda: seat.sign(asked).seat and "signed")
+        return f"{seat.name} is asked {how}: " + self.attempt(lambda: seat.sign(asked).seat and "signed")
 
     def double_spend(self) -> str:
         """Somebody pays in and is credited; what follows is to take it out at once, and to reorganise the deposit away."""
         symbol = self.rng.choice(["ETH", "USDX", "BTC"])
         chain, customer = CHAIN[symbol], self.rng.choice(birth.CUSTOMERS)
-        node = self._nodes()[chain == BITCOIN]
-        self._pay(symbol, self.world.born.address(customer, chain).text, self.rng.choice([2, 9]) * SMALL[symbol])
+        node = self.nodes()[chain == BITCOIN]
+        self.pay(symbol, self.world.born.address(customer, chain).text, self.rng.choice([2, 9]) * SMALL[symbol])
         paid = [*node.pool][-1]
         node.mine()
         place = node.place_of(paid)
         while place is not None and node.final_height < place.height:
             self.world.pass_time(30)
             node.mine()
-        told = self._try(lambda: f"credited {self.world.watch(chain).credited}")
+        told = self.follow(chain)
 
         def withdraw(hands: Hands) -> str:
-            return hands._propose(f"customer:{customer}", symbol, SMALL[symbol], "withdrawal", "backend")
+            return hands.propose(f"customer:{customer}", symbol, SMALL[symbol], "withdrawal", "backend")
 
         self.then = [
             withdraw,
             Hands.work,
             lambda hands: hands._take_back(node, paid),
-            lambda hands: hands._follow(chain),
+            lambda hands: hands.follow(chain),
         ]
         return f"{customer} pays in {symbol}: {told}"
 
     def _take_back(self, node: Chainlike[Any, Any], paid: bytes) -> str:
         """A reorg beyond finality without one deposit (ETC, 51 %)."""
         place = node.place_of(paid)
-        if place is None or not self._may_drop(node, depth := node.height - place.height + 1):
+        if place is None:
             return "no reorg"
+        depth = node.height - place.height + 1
         node.reorg(depth, frozenset({paid}), frozenset())
         self.tally["reorgs"] += 1
         self.tally["reorgs beyond finality"] += 1
         return f"{depth} blocks of {node.chain} replaced without the deposit"
-
-    def _follow(self, chain: Chain) -> str:
-        found = self.world.watch(chain)
-        self.tally["credited"] += found.credited
-        self.tally["reversed"] += found.reversed
-        return f"followed: credited {found.credited}, reversed {found.reversed}"
 
     def drain(self) -> str:
         """A thief empties a wallet behind everybody's back."""
         if self.scene.drained or self.rng.random() < 0.9:
             return "no thief today"
         self.scene.drained = True
-        number, hot = self._next(), self.world.born.certificate(Tier.CUSTOMER_HOT, BITCOIN)
+        number, hot = self.next(), self.world.born.certificate(Tier.CUSTOMER_HOT, BITCOIN)
         coins = self.world.bitcoin.coins_of(hot)
         if self.rng.random() < 0.5 and coins:
             for at, outpoint in enumerate(coins):
@@ -406,35 +438,15 @@ class Hands:
         self.world.evm.pay("ETH", self.world.born.payee("customer:dan.c", EVM)[:-4] + "dEaD", units, number, address)
         return f"a thief takes {units} wei"
 
-    # small things
-
-    def _nodes(self) -> tuple[Chainlike[Any, Any], Chainlike[Any, Any]]:
-        return self.world.evm, self.world.bitcoin
-
-    def _next(self) -> int:
-        self.count += 1
-        return self.count * 1_000
-
-    def _pay(self, symbol: str, to: str, units: int) -> None:
-        if symbol == "BTC":
-            self.world.bitcoin.pay(Address(BITCOIN, to), max(units, 600), self._next())
-        else:
-            self.world.evm.pay(symbol, to, units, self._next())
-
-    def _main(self, tier: Tier, chain: Chain) -> str:
-        certificate = self.world.born.certificate(tier, chain)
-        if chain.is_evm:
-            return certificate.safe[0].address
-        return birth.DERIVE.derive(certificate, Branch.CHANGE, 3).text
-
-    def _propose(self, account: str, symbol: str, units: int, purpose: str, by: str) -> str:
-        number, chain = self._next(), CHAIN[symbol]
+    def propose(self, account: str, symbol: str, units: int, purpose: str, by: str, lasts: int = 0) -> str:
+        """Somebody asks for a payment out of an account, for so many seconds, or as long as chance says."""
+        number, chain = self.next(), CHAIN[symbol]
         if purpose in {"withdrawal", "vendor_payment"}:
             to = self.world.born.payee(account, chain)
         else:
             tiers = {"fee_sweep": Tier.OPERATIONAL, "make_whole": Tier.CUSTOMER_HOT}
-            to = self._main(tiers.get(purpose, Tier.CUSTOMER_COLD), chain)
-        expiry = self.world.clock() + self.rng.choice([600, 7_200, 100_000])
+            to = self.main(tiers.get(purpose, Tier.CUSTOMER_COLD), chain)
+        expiry = self.world.clock() + (lasts or self.rng.choice([600, 7_200, 100_000]))
         message = Proposal(f"order {number}", account, chain.name, symbol, units + self.count, to, purpose, expiry)
         key = secp256k1(by) if by in birth.PEOPLE else ed25519(by)
         signed = signed_by(message, self.world.born.domain, [key])
@@ -444,98 +456,34 @@ class Hands:
         )
 
     def _submit(self, signed: Signed[Proposal], key: str) -> str:
-        entropy = self.world.entropy()
+        entropy, api = self.world.entropy(), self.api()
 
         def ask() -> str:
-            made = proposals.propose(self.world.desk(), self.world.kernel(), signed, key, self.world.clock(), entropy)
+            made = proposals.propose(api.store, api.kernel(), signed, key, api.clock(), entropy)
             self.tally["proposed"] += 1
+            self.scene.acknowledged.add(made.digest)
             return f"{made.intent.id[-6:]} {made.status}"
 
-        return self._faulty(ask, 12)
+        return self.act(api, ask)
 
     def _approve(self, transfer: Transfer, person: str) -> str:
         yes = Approval(transfer.digest, person, secp256k1(person).sign(transfer.digest))
-        told = self._faulty(
-            lambda: proposals.approve(self.world.desk(), self.world.kernel(), yes, self.world.clock()).status.value, 12
-        )
+        told = self.approve_as(self.api(), yes)
         return f"{person} approves {transfer.intent.id[-6:]}: {told}"
+
+    def approve_as(self, api: Judging, yes: Approval) -> str:
+        """Bring an approval to a web process."""
+        return self.act(api, lambda: proposals.approve(api.store, api.kernel(), yes, api.clock()).status.value)
 
     def world_signed(self, message: Any, people: tuple[str, ...]) -> Any:
         """Signed by people."""
         return signed_by(message, self.world.born.domain, [secp256k1(name) for name in people])
 
     def _manual(self, lines: tuple[ManualPosting, ...]) -> str:
-        message = ManualEntry(f"m{self._next()}", "found out whose it is", lines)
+        message = ManualEntry(f"m{self.next()}", "found out whose it is", lines)
         signed = self.world_signed(message, ("ana", "bo"))
-        born, desk, now = self.world.born, self.world.desk(), self.world.clock()
-        return self._try(lambda: record_manual(desk, born.roster, signed, born.assets, now), "booked")
-
-    def _may_drop(self, node: Chainlike[Any, Any], depth: int) -> bool:
-        """Beyond finality only blocks without payouts of ours: the ledger has no way to take back a settlement that was final."""
-        final = node.blocks[len(node.blocks) - depth : node.final_height + 1]
-        return not any(self._is_ours(tx) for block in final for tx in block.transactions.values())
-
-    def _is_ours(self, transaction: Any) -> bool:
-        return isinstance(transaction, Relayed) or not getattr(transaction, "outside", True)
-
-    def _told(self, report: Any) -> str:
-        self.tally["paid"] += sum(line.status is Status.COMPLETED for line in report.moved)
-        self.tally["voided"] += sum(line.status is Status.CANCELLED for line in report.moved)
-        moved = [f"{line.transfer[-6:]} {line.status}" for line in report.moved]
-        return f"{', '.join(moved) or 'nothing moved'}; faults: {[fault[:150] for fault in report.faults]}"
-
-    def _faulty(self, do: Callable[[], str], deepest: int) -> str:
-        """Do it, perhaps into a fault; who died begins anew from store and vaults."""
-        gate = self.world.gate
-        if self.rng.random() < self.faulty:
-            gate.arm(self.rng.randrange(1, self.rng.choice([6, deepest // 3, deepest]) + 2), self.rng.choice([*Fault]))
-        try:
-            told = self._try(do)
-        except Crash as crash:
-            self.tally["crashes"] += 1
-            self.world.restart()
-            return f"DIED at {crash}"
-        finally:
-            gate.disarm()
-        self.tally["lost answers"] += bool(gate.struck)
-        struck, gate.struck = gate.struck, ""
-        return f"{told} [{struck}]" if struck else told
-
-    def _try(self, do: Callable[[], object], done: str = "") -> str:
-        try:
-            found = do()
-        except (Refused, InvalidInput, Unavailable) as error:
-            return f"no: {str(error)[:160]}"
-        return done or str(found)
+        api, roster, assets, now = self.api(), self.world.roster, self.world.born.assets, self.world.clock()
+        return self.act(api, lambda: record_manual(api.store, roster, signed, assets, now), "booked")
 
 
 Action = Callable[[Hands], str]
-
-ACTIONS: Final[tuple[tuple[int, Action], ...]] = (
-    (8, Hands.deposit),
-    (12, Hands.withdraw),
-    (3, Hands.ask_again),
-    (4, Hands.trade),
-    (4, Hands.rebalance),
-    (4, Hands.approve),
-    (6, Hands.approve_all),
-    (3, Hands.refuse),
-    (3, Hands.void),
-    (2, Hands.find_owner),
-    (1, Hands.make_good),
-    (26, Hands.work),
-    (22, Hands.watch),
-    (2, Hands.restart),
-    (20, Hands.mine),
-    (4, Hands.pass_time),
-    (4, Hands.reorg),
-    (3, Hands.forget),
-    (4, Hands.lose_answers),
-    (1, Hands.slow_finality),
-    (1, Hands.refuse_coins),
-    (3, Hands.seat_turns),
-    (4, Hands.replay),
-    (2, Hands.double_spend),
-    (1, Hands.drain),
-)
-"""How often each happens, against the others."""

@@ -6,24 +6,25 @@ run was let go quiet: no faults, blocks mined, everything given time to end.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from custody.flows.verification import verify_ledger
-from custody.rules.intents import Anchor, TransferIntent
-from custody.rules.ledger import Account, AccountKind, JournalEntry, Side
+from custody.rules.approvals import Approval
+from custody.rules.intents import TransferIntent
+from custody.rules.ledger import Account, AccountKind, Side
 from custody.rules.origins import BitcoinProof, Executed, NativeProof, Release, TokenProof
 from custody.rules.provenance import Authorities
-from custody.rules.seat_request import Kind, Request
+from custody.rules.roster import Roster
+from custody.rules.seat_request import Kind
 from custody.rules.seat_request import Transfer as Material
-from custody.rules.transfers import MOVES, Status, Transfer
+from custody.rules.transfers import Status
 from custody.rules.wallets import Address, Chain, Tier
 from tests.fakes.seat import BITCOIN, EVM
-from tests.simulation import birth
-from tests.simulation.books import Books, Paid, Payment, consumed, on_chain, payments
-from tests.simulation.world import Witnessed, World
+from tests.simulation import birth, trust_checks
+from tests.simulation.books import consumed, on_chain
+from tests.simulation.processes import Witnessed
+from tests.simulation.scene import Check, Checks, Scene, anchor_of, paid_of
 
 DAY: Final = 86_400
 CUSTOMER: Final = frozenset({Tier.CUSTOMER_HOT, Tier.CUSTOMER_COLD})
@@ -36,85 +37,6 @@ A_DAY: Final = {"BTC": 15 * 10**8, "ETH": 300 * 10**18, "USDX": 15 * 10**11, "US
 """The same in a day; a seat's share of it is two thirds with three of four."""
 ACCOUNT_DAY: Final = 50_000
 """Dollars that one account may take in a day without people."""
-
-
-@dataclass(frozen=True)
-class Broken:
-    """An invariant that does not hold, and how."""
-
-    invariant: str
-    told: str
-
-    def __str__(self) -> str:
-        return f"{self.invariant}: {self.told}"
-
-
-@dataclass
-class Scene:
-    """A run as the invariants see it after a step."""
-
-    world: World
-    books: Books = field(default_factory=Books)
-    fresh: list[JournalEntry] = field(default_factory=list)
-    """Entries since the last look."""
-    signed: dict[bytes, Anchor] = field(default_factory=dict)
-    """Intents that a seat ever gave a signature for, and on which anchor."""
-    payloads: dict[Anchor, set[tuple[bool, bytes]]] = field(default_factory=dict)
-    """What was ever signed for an anchor: whether a void, and the payload's digest."""
-    alone: list[tuple[str, int, TransferIntent]] = field(default_factory=list)
-    """What went without people, by seat and time."""
-    answered: set[tuple[str, bytes]] = field(default_factory=set)
-    transfers: Sequence[Transfer] = ()
-    paid: list[Payment] = field(default_factory=list)
-    """Canonical payments."""
-    by_paid: dict[Paid, Transfer] = field(default_factory=dict)
-    broken: list[Broken] = field(default_factory=list)
-    drained: bool = False
-    """A thief was here: what is owed is no longer there."""
-
-    def __post_init__(self) -> None:
-        self.world.on_signature.append(self._signed)
-        self.world.on_send.append(self._sent)
-
-    def look(self) -> list[Broken]:
-        """Everything that does not hold now."""
-        self.fresh = self.books.update(self.world)
-        self.transfers = self.world.transfers()
-        self.paid = list(payments(self.world))
-        self.by_paid = {_paid_of(transfer.intent): transfer for transfer in self.transfers}
-        found = [Broken(check.__name__, told) for check in ALWAYS for told in check(self)]
-        found, self.broken = [*self.broken, *found], []
-        return found
-
-    def rest(self) -> list[Broken]:
-        """As `look`, with what holds only at rest."""
-        return [*self.look(), *(Broken(check.__name__, told) for check in AT_REST for told in check(self))]
-
-    def _signed(self, witnessed: Witnessed) -> None:
-        key = (witnessed.seat, witnessed.request.hash)
-        if key in self.answered:  # an identical request gets the identical signature, and no new judgement
-            return
-        self.answered.add(key)
-        self.books.update(self.world)
-        for check in ON_SIGNATURE:
-            self.broken += [Broken(check.__name__, told) for told in check(self, witnessed)]
-        anchor = anchor_of(witnessed.request)
-        digest = self.world.born.domain.digest
-        self.signed |= {digest(each.intent): anchor for each in witnessed.request.transfers}
-        void = witnessed.request.void is not None
-        self.payloads.setdefault(anchor, set()).add((void, repr(witnessed.request.payload).encode()))
-
-    def _sent(self, chain: str, raw: bytes) -> None:
-        self.broken += [Broken(check.__name__, told) for check in ON_SEND for told in check(self, chain, raw)]
-
-
-def anchor_of(request: Request) -> Anchor:
-    """What a request's payload consumes, as the attestor named it."""
-    return request.statement.message.anchor[0]
-
-
-def _paid_of(intent: TransferIntent) -> Paid:
-    return intent.asset, intent.destination, intent.amount
 
 
 def _tier(scene: Scene, wallet: bytes) -> Tier:
@@ -171,19 +93,26 @@ def credits_are_final(scene: Scene) -> Iterator[str]:
         if isinstance(proof, TokenProof | NativeProof | BitcoinProof):
             node = scene.world.evm if proof.chain == EVM.name else scene.world.bitcoin
             ref = node.known[proof.block]
-            if proof.height > node.final_height or node.at(ref) is None:
+            lied = proof.block in scene.early  # then nobody vouches for it, which is looked at where the lie is told
+            if not lied and (proof.height > node.final_height or node.at(ref) is None):
                 yield f"entry {recorded.position} credits block {proof.height}, final is {node.final_height}"
+
+
+def _has_followed(scene: Scene, chain: Chain) -> bool:
+    """Whether the watcher of a chain stands on a block that is canonical now: whatever a reorg took is taken back by then."""
+    node = scene.world.evm if chain == EVM else scene.world.bitcoin
+    newest = scene.world.read(lambda work: work.deposits.newest(chain))
+    if newest is None or newest > node.height:
+        return False
+    mine = scene.world.read(lambda work: work.deposits.followed(chain, newest))
+    return mine == node.blocks[newest].ref.hash
 
 
 def an_orphaned_deposit_nets_to_zero(scene: Scene) -> Iterator[str]:
     """Once the watcher has followed a reorg, no credit stands whose block is not on the chain."""
     for node in (scene.world.evm, scene.world.bitcoin):
         chain = node.chain
-        newest = scene.world.read(lambda work, c=chain: work.deposits.newest(c))  # type: ignore[misc]
-        if newest is None or newest > node.height:
-            continue
-        mine = scene.world.read(lambda work, c=chain, h=newest: work.deposits.followed(c, h))  # type: ignore[misc]
-        if mine != node.blocks[newest].ref.hash:
+        if not _has_followed(scene, chain):
             continue
         for name, times in scene.books.standing.items():
             proof = scene.books.proofs[name]
@@ -207,9 +136,10 @@ def a_transfer_ended_as_it_says(scene: Scene) -> Iterator[str]:
     """COMPLETED was paid in a final block; CANCELLED, REJECTED, EXPIRED and FAILED were not paid at all."""
     where = {payment.paid: payment.block for payment in scene.paid}
     for transfer in scene.transfers:
-        if not transfer.status.is_final:
+        chain = EVM if transfer.intent.chain == EVM.name else BITCOIN
+        if not transfer.status.is_final or not _has_followed(scene, chain):
             continue
-        block = where.get(_paid_of(transfer.intent))
+        block = where.get(paid_of(transfer.intent))
         node = scene.world.evm if transfer.intent.chain == EVM.name else scene.world.bitcoin
         final = block is not None and block.height <= node.final_height
         if (transfer.status is Status.COMPLETED and not final) or (
@@ -248,9 +178,9 @@ def customers_coins_stay_customers(scene: Scene) -> Iterator[str]:
 
 
 def one_anchor_an_intent(scene: Scene) -> Iterator[str]:
-    """An anchor is signed for one payload and, voided, for one void; variants are no other payload here, since none bumps a fee."""
-    for anchor, payloads in scene.payloads.items():
-        kinds = Counter(void for void, _ in payloads)
+    """An anchor is signed for one payout and, voided, for one void; variants of either pay the same and differ in fee alone."""
+    for anchor, meanings in scene.meanings.items():
+        kinds = Counter(void for void, _ in meanings)
         if kinds[False] > 1 or kinds[True] > 1:
             yield f"anchor {anchor.reference} was signed for {kinds[False]} payouts and {kinds[True]} voids"
 
@@ -286,7 +216,7 @@ def one_anchor_signed(scene: Scene, witnessed: Witnessed) -> Iterator[str]:
 def people_or_caps(scene: Scene, witnessed: Witnessed) -> Iterator[str]:
     """Law 3: M distinct, eligible people approved exactly this, the initiator not among them, or it went alone inside the caps."""
     for each in witnessed.request.transfers:
-        approvers = _approvers(scene, each)
+        approvers = _approvers(scene, witnessed, each)
         if _enough(each.intent, approvers):
             continue
         intent, purpose = each.intent, each.intent.purpose
@@ -308,8 +238,10 @@ def _caps(scene: Scene, witnessed: Witnessed, intent: TransferIntent) -> Iterato
         yield f"{intent.account} took {usd} USD in a day and nobody approved"
 
 
-def _approvers(scene: Scene, each: Material) -> frozenset[str]:
-    digest, roster = scene.world.born.domain.digest(each.intent), scene.world.born.roster
+def _approvers(scene: Scene, witnessed: Witnessed, each: Material) -> frozenset[str]:
+    """Who stands in the version that the intent pins and in the newest one that the seat has, and signed exactly this."""
+    world, digest = scene.world, scene.world.born.domain.digest(each.intent)
+    rosters = [*world.rosters[each.intent.roster - 1 : each.intent.roster], *world.rosters[: witnessed.roster][-1:]]
     return frozenset(
         approval.person
         for approval in each.approvals
@@ -317,8 +249,13 @@ def _approvers(scene: Scene, each: Material) -> frozenset[str]:
         and approval.person in birth.PEOPLE
         and approval.person != each.intent.initiator
         and approval.signature.is_over(digest)
-        and roster.people_by_key[approval.signature.key].id == approval.person
+        and all(_is_known(roster, approval) for roster in rosters)
     )
+
+
+def _is_known(roster: Roster, approval: Approval) -> bool:
+    person = roster.people_by_key.get(approval.signature.key)
+    return person is not None and person.id == approval.person
 
 
 def _enough(intent: TransferIntent, approvers: frozenset[str]) -> bool:
@@ -346,7 +283,7 @@ def covered_when_signed(scene: Scene, witnessed: Witnessed) -> Iterator[str]:
         return
     said, digest = request.statement.message, scene.world.born.domain.digest
     flying = dict(scene.signed) | {digest(each.intent): anchor_of(request) for each in request.transfers}
-    intents = {digest(t.intent): t.intent for t in scene.world.transfers()}
+    intents = scene.intents | {digest(each.intent): each.intent for each in request.transfers}
     for symbol in {each.intent.asset for each in request.transfers}:
         chain = BITCOIN if symbol == "BTC" else EVM
         node = scene.world.bitcoin if symbol == "BTC" else scene.world.evm
@@ -388,7 +325,6 @@ def the_ledger_is_the_chain(scene: Scene) -> Iterator[str]:
     if scene.drained:
         return
     world = scene.world
-    waiting = {t.intent.wallet for t in scene.transfers if not t.status.is_final and UNFUNDED in t.waiting_for}
     dust: Counter[tuple[bytes, str]] = Counter()
     inventory = world.inventory
     for deposit in world.read(lambda work: work.deposits.all()):
@@ -397,8 +333,6 @@ def the_ledger_is_the_chain(scene: Scene) -> Iterator[str]:
             dust[wallet.name, deposit.sighting.amount.asset.symbol] += deposit.sighting.amount.units
     for wallet in inventory:
         node = world.evm if wallet.chain.is_evm else world.bitcoin
-        if wallet.name in waiting:
-            continue
         for asset in world.born.assets.on(wallet.chain):
             if wallet.chain.is_evm:
                 state = world.evm.blocks[node.final_height].state
@@ -421,15 +355,6 @@ def the_audit_finds_nothing(scene: Scene) -> Iterator[str]:
         yield str(finding)
 
 
-def moves_were_legal(scene: Scene) -> Iterator[str]:
-    """Every status follows the one before it by the table."""
-    for transfer in scene.transfers:
-        history = scene.world.read(lambda work, d=transfer.digest: work.transfers.history(d))  # type: ignore[misc]
-        for before, after in pairwise(history):
-            if after.status not in MOVES[before.status]:
-                yield f"{transfer.intent.id} went from {before.status} to {after.status}"
-
-
 def everything_ends_or_waits_for_people(scene: Scene) -> Iterator[str]:
     """Let go quiet, every transfer ends, or waits for what only people or time bring: approvals, a time-lock, coins, coverage."""
     for transfer in scene.transfers:
@@ -440,12 +365,16 @@ def everything_ends_or_waits_for_people(scene: Scene) -> Iterator[str]:
         yield f"{transfer.intent.id} is {transfer.status} and waits for: {transfer.waiting_for[:300]}"
 
 
-UNFUNDED: Final = "the ledger cannot take it: insufficient_balance(account=company_surplus"
-"""A void's fee on Bitcoin is the company's: until `make_whole` fills its surplus, the end of that anchor cannot be booked."""
-EXCUSES: Final = ("people: ", "time-lock", "insufficient_balance", "automatic_cap", "coverage", "frozen")
+EXCUSES: Final = (
+    "people: ",
+    "time-lock",
+    "insufficient_balance",
+    "automatic_cap",
+    "coverage",
+    "frozen",
+    "deposit_reversed",
+)
 """Words in what a transfer waits for that name what nobody but people, time or new coins can bring."""
-
-Check = Callable[[Scene], Iterator[str]]
 
 ALWAYS: Final[tuple[Check, ...]] = (
     entries_sum_to_zero,
@@ -459,12 +388,30 @@ ALWAYS: Final[tuple[Check, ...]] = (
     customers_coins_stay_customers,
     one_anchor_an_intent,
     a_transfer_says_what_it_waits_for,
+    trust_checks.the_hash_chain_holds,
+    trust_checks.holds_are_unfinished_transfers,
+    trust_checks.a_payment_has_its_permit_and_its_quorum,
+    trust_checks.what_was_acknowledged_is_there,
+    trust_checks.a_late_worker_writes_nothing,
+    trust_checks.moves_were_legal,
 )
-ON_SIGNATURE: Final = (recorded_before_signed, one_anchor_signed, people_or_caps, covered_when_signed)
+ON_SIGNATURE: Final = (
+    recorded_before_signed,
+    one_anchor_signed,
+    people_or_caps,
+    covered_when_signed,
+    trust_checks.nothing_frozen_is_signed,
+    trust_checks.no_seat_signs_behind_its_head,
+    trust_checks.a_statement_is_fresh,
+    trust_checks.nothing_signed_fills_hot_above_its_cap,
+    trust_checks.requests_name_their_anchor,
+)
 ON_SEND: Final = (stored_before_sent,)
 AT_REST: Final[tuple[Check, ...]] = (
     the_ledger_is_the_chain,
     the_audit_finds_nothing,
-    moves_were_legal,
+    trust_checks.seats_remember_what_the_chain_shows,
     everything_ends_or_waits_for_people,
 )
+
+CHECKS: Final = Checks(ALWAYS, ON_SIGNATURE, ON_SEND, AT_REST)

@@ -11,8 +11,9 @@ from custody.flows import authorization, deposits, payout_records, payouts, prop
 from custody.flows.reorgs import Taken
 from custody.rules import holds, seat_checks_quorum
 from custody.rules.origins import Release
-from custody.rules.transfers import Status
+from custody.rules.transfers import Status, Transfer
 from tests.simulation.hands import Action, Hands
+from tests.simulation.openings import ana_approves, asks, loses_answer, mines_one, settles, waits, works
 
 Patch = pytest.MonkeyPatch
 
@@ -28,6 +29,10 @@ class Plant:
     faulty: float = 0.35
     seeds: range = range(1, 9)
     steps: int = 60
+    rest: bool = False
+    """Whether it shows only where the run is let go quiet."""
+    opening: tuple[Action, ...] = ()
+    """What happens first, before chance decides."""
 
 
 def hold_freed_on_expiry(patch: Patch) -> None:
@@ -36,8 +41,10 @@ def hold_freed_on_expiry(patch: Patch) -> None:
 
     def too_much(store: Any, kernel: Any, now: int, most: int = 100) -> Any:
         def free(work: Any) -> None:
-            for _, transfer in work.transfers.page(0, 1_000):
-                if not transfer.status.is_asked or transfer.hold is None or transfer.intent.expiry > now:
+            for _, transfer in work.transfers.examine(0, 1_000):
+                if not isinstance(transfer, Transfer) or not transfer.status.is_asked or transfer.intent.expiry > now:
+                    continue
+                if transfer.hold is None:
                     continue
                 entry = holds.release(Release(transfer.hold, transfer.digest, (), ()), transfer.intent, kernel.assets)
                 freed = [r.entry.origin for r in work.journal.read(0, 100_000) if isinstance(r.entry.origin, Release)]
@@ -177,7 +184,7 @@ def void_frees_at_once(patch: Patch) -> None:
 
 _FREED: Final = frozenset({"a_hold_is_freed_by_final_consumption"})
 
-_PAYS: Final[Mapping[Action, int]] = {Hands.withdraw: 30, Hands.work: 40, Hands.mine: 20}
+_PAYS: Final[Mapping[Action, int]] = {Hands.withdraw: 60, Hands.work: 90, Hands.mine: 40}
 
 PLANTS: Final = (
     Plant(
@@ -187,6 +194,7 @@ PLANTS: Final = (
         {Hands.withdraw: 30, Hands.work: 40, Hands.pass_time: 30},
         0.1,
         range(3, 9),
+        opening=(asks("ETH", 60, 600), asks("ETH", 1, 600), works(0), waits(700), works(0)),
     ),
     Plant(
         "deposit credited below finality",
@@ -202,6 +210,7 @@ PLANTS: Final = (
         {**_PAYS, Hands.lose_answers: 40},
         0.1,
         range(2, 8),
+        opening=(asks("ETH", 1), loses_answer, works(0), works(0)),
     ),
     Plant(
         "reorg ignored", reorgs_ignored, frozenset({"an_orphaned_deposit_nets_to_zero"}), {Hands.double_spend: 30}, 0.1
@@ -213,8 +222,17 @@ PLANTS: Final = (
         {**_PAYS, Hands.approve: 30},
         0.1,
         range(4, 10),
+        opening=(asks("ETH", 60), ana_approves, works(0)),
     ),
-    Plant("settled when mined", settled_when_mined, _FREED | {"a_transfer_ended_as_it_says"}, _PAYS, 0.1, range(6, 12)),
+    Plant(
+        "settled when mined",
+        settled_when_mined,
+        _FREED | {"a_transfer_ended_as_it_says"},
+        {**_PAYS, Hands.slow_finality: 30},
+        0.1,
+        range(6, 12),
+        opening=(asks("ETH", 1), works(0), settles, asks("ETH", 2), works(0), mines_one, works(0)),
+    ),
     Plant("sent before stored", sent_before_stored, frozenset({"stored_before_sent"}), _PAYS, 0.1),
     Plant("a void frees at once", void_frees_at_once, _FREED, {**_PAYS, Hands.void: 30}, 0.1),
 )

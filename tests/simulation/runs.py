@@ -3,25 +3,21 @@
 
 import shutil
 import tempfile
+import traceback
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
 
-from custody.rules.errors import InvalidInput, Unavailable
-from custody.rules.refusals import Refused
-from tests.fakes.seat import BITCOIN, EVM
-from tests.simulation.hands import ACTIONS, Action, Hands
-from tests.simulation.invariants import Broken, Scene
+from tests.simulation.actions import ACTIONS
+from tests.simulation.baton import Unexpected
+from tests.simulation.hands import Action, Hands
+from tests.simulation.invariants import CHECKS
+from tests.simulation.quiet import quieten
+from tests.simulation.scene import Broken, Scene
 from tests.simulation.world import World
-
-QUIET: Final = 40
-"""Rounds at the most until a run is at rest."""
-STILL: Final = 6
-"""Rounds without a change that count as rest: more than finality takes."""
 
 
 @dataclass
@@ -53,8 +49,10 @@ def world_of(seed: int) -> Iterator[World]:
     folder = Path(tempfile.mkdtemp(prefix=f"simulation-{seed}-", dir=memory if memory.is_dir() else None))
     try:
         world = World(seed, folder)
-        yield world
-        world.store.close()
+        try:
+            yield world
+        finally:
+            world.close()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -66,28 +64,31 @@ def run(
     faulty: float = 0.35,
     focus: Mapping[Action, int] = MappingProxyType({}),
     rest: bool = True,
+    opening: Sequence[Action] = (),
 ) -> Run:
     """A run; it ends at the first thing that does not hold. `focus` has some actions happen more often, by so much weight.
 
-    Without `rest` it ends with the last step, and nobody looks whether everything comes to an end.
+    `opening` happens first, without faults. Without `rest` it ends with the last step, and nobody looks whether everything comes to an end.
     """
     done = Run(seed, steps)
     with world_of(seed) as world:
-        scene = Scene(world)
+        scene = Scene(world, CHECKS)
         hands = Hands(scene, faulty)
         done.tally = hands.tally
         done.trace.append(hands.fund())
         done.broken = scene.look()
         weights = [weight + focus.get(action, 0) for weight, action in ACTIONS]
+        hands.faulty = 0
         for number in range(1, steps + 1):
             if done.broken:
                 break
+            if number == len(opening) + 1:
+                hands.faulty = faulty
             ((_, chosen),) = world.rng.choices(ACTIONS, weights)
-            action = hands.then.pop(0) if hands.then else chosen
-            told = action(hands)
+            follows = opening[number - 1] if number <= len(opening) else None
+            action = follows or (hands.then.pop(0) if hands.then else chosen)
             hands.tally["steps"] += 1
-            done.trace.append(f"{number:4} {told}")
-            done.broken = scene.look()
+            done.broken = _step(done, scene, hands, action, number)
         if rest and not done.broken:
             done.trace.append(quieten(hands))
             done.broken = scene.rest()
@@ -97,45 +98,12 @@ def run(
     return done
 
 
-def quieten(hands: Hands) -> str:
-    """No faults any more: everybody honest, every block mined, everything followed, until nothing changes.
-
-    What is stuck then people void, once, since nobody else may; and again until nothing changes.
-    """
-    world = hands.world
-    for seat in world.seats:
-        seat.mood = ""
-    world.evm.slow, world.evm.refusing = 0, set()
-    world.evm.lossy = world.bitcoin.lossy = ""
-    world.restart()
-    world.attestor.restart()
-    rounds = _until_still(hands, 0)
-    voided = hands.void_stuck()
-    if voided:
-        rounds = _until_still(hands, rounds)
-    return f"quiet after {rounds} rounds; people voided {voided or 'nothing'}"
-
-
-def _until_still(hands: Hands, rounds: int) -> int:
-    world = hands.world
-    before: object = None
-    same = 0
-    for _ in range(QUIET):
-        rounds += 1
-        world.pass_time(60)
-        for node in (world.evm, world.bitcoin):
-            node.mine()
-        try:
-            for chain in (EVM, BITCOIN):
-                while world.watch(chain).behind:
-                    pass
-            hands._told(world.work())
-        except (Unavailable, Refused, InvalidInput) as error:
-            after: object = str(error)
-        else:
-            after = [(t.status, t.waiting_for) for t in world.transfers()]
-        same = same + 1 if after == before else 0
-        if same >= STILL:
-            break
-        before = after
-    return rounds
+def _step(done: Run, scene: Scene, hands: Hands, action: Action, number: int) -> list[Broken]:
+    try:
+        done.trace.append(f"{number:4} {action(hands)}")
+        if woken := hands.wake():
+            done.trace.append(f"     awake again: {woken}")
+    except Unexpected as error:
+        told = "".join(traceback.format_exception(error))
+        return [Broken("nothing_else_is_raised", told[-3_000:])]
+    return scene.look()

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""One run's world: chains, clock, vaults and a database that outlive everybody, and processes that can be killed and begun again.
+"""One run's world: chains, clock, vaults and a database that outlive everybody, and processes that can be killed and begun again."""
 
-Nothing of a process survives its death but what the store and its vault have: `restart` makes it anew from those.
-"""
-
-from collections.abc import Callable, Sequence
+import shutil
+import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from hashlib import sha256
@@ -12,46 +11,43 @@ from pathlib import Path
 from random import Random
 from typing import Final, TypeVar
 
-from custody.chains.payloads import decode
-from custody.composing import MirrorKernel, check_activation
-from custody.flows import worker
-from custody.flows.attestation import Attestor, InForce
-from custody.flows.deposits import StepReport, step
 from custody.flows.inventory import Inventory
-from custody.flows.ports import ChainView, PayoutChain, Store, UnitOfWork
+from custody.flows.ports import ChainView, Damaged, UnitOfWork
 from custody.flows.prices import record_price
-from custody.rules.certificates import SeatHead
-from custody.rules.errors import Unavailable
-from custody.rules.intents import Anchor
-from custody.rules.payments import SeatSignatures
 from custody.rules.prices import Price
-from custody.rules.refusals import Refusal, Refused, Rule
-from custody.rules.seat_request import Request
-from custody.rules.signatures import Signed
-from custody.rules.statements import Statement
+from custody.rules.roster import Roster
 from custody.rules.transfers import Transfer
 from custody.rules.wallets import Chain, Tier
 from custody.store.unit_of_work import SqlStore
 from custody.vault.attestor_memory import VaultMemory
-from custody.vault.seat import SeatHost
-from custody.vault.storage import Vault
 from tests.fakes.seat import BITCOIN, COLD, EVM, HOT, ed25519, signed_by
 from tests.simulation import birth
-from tests.simulation.bitcoin import BitcoinNode, node_payouts, node_view
+from tests.simulation.baton import Baton, Life
+from tests.simulation.bitcoin import BitcoinNode, node_view
 from tests.simulation.evm import EvmChain
-from tests.simulation.evm_node import EvmNodePayouts, EvmNodeView
-from tests.simulation.gates import Crash, Gate, gated
+from tests.simulation.evm_node import EvmNodeView
+from tests.simulation.gates import Gate
+from tests.simulation.processes import (
+    AttestorProcess,
+    Balancer,
+    Judging,
+    Process,
+    Relay,
+    Seat,
+    Watcher,
+    Witnessed,
+    Worker,
+)
 
 T = TypeVar("T")
 
-OLDEST: Final = 30 * birth.DAY
 PRICE_EVERY: Final = 1_500
 """Seconds after which feeders speak again."""
 
 
 @dataclass
 class Clock:
-    """The one clock of a run."""
+    """The one clock of a run; a process may have it wrong."""
 
     now: int = birth.START
 
@@ -59,115 +55,9 @@ class Clock:
         """Seconds since 1970."""
         return self.now
 
-
-@dataclass(frozen=True)
-class Witnessed:
-    """A signature that a seat gave: for what, and what was true then."""
-
-    seat: str
-    request: Request
-    at: int
-
-
-@dataclass
-class Seat:
-    """A seat's process as others reach it. Hostile ones refuse, fall silent, or give signatures that are none."""
-
-    name: str
-    vault: Vault
-    clock: Clock
-    gate: Gate
-    note: Callable[[Witnessed], None]
-    mood: str = ""
-    """`silent`, `refuses`, `lies` or `poses` as another; honest where empty."""
-    restarts: int = 0
-
-    def __post_init__(self) -> None:
-        self.host = self._open()
-
-    def _open(self) -> SeatHost:
-        vault = gated(self.vault, self.gate, f"{self.name}/vault")
-        return birth.seat_of(self.name, vault, self.clock)  # type: ignore[arg-type]  # the port that it is
-
-    def restart(self) -> None:
-        """A new process over the same vault."""
-        self.host = self._open()
-        self.restarts += 1
-
-    def sign(self, request: Request) -> SeatSignatures:
-        """See `SeatPort`; the request travels as JSON."""
-        if self.mood == "silent":
-            raise Unavailable(f"seat {self.name}", "no answer")
-        if self.mood == "refuses":
-            raise Refused([Refusal(Rule.FROZEN, scope="all", reason="hostile")])
-        made = self._alive(lambda: self.host.sign(Request.from_json(request.to_json())))
-        self.note(Witnessed(self.name, request, self.clock()))
-        if self.mood == "lies":
-            return SeatSignatures(made.seat, made.certificate, tuple(bytes(len(s)) for s in made.signatures))
-        return SeatSignatures(HOT[0], made.certificate, made.signatures) if self.mood == "poses" else made
-
-    def head(self) -> Signed[SeatHead]:
-        """See `SeatPort`."""
-        if self.mood == "silent":
-            raise Unavailable(f"seat {self.name}", "no answer")
-        return self._alive(self.host.head)
-
-    def _alive(self, do: Callable[[], T]) -> T:
-        """What another process sees of a death: no answer, and later a new process."""
-        try:
-            return do()
-        except Crash as crash:
-            if crash.owner != self.name:
-                raise
-            self.restart()
-            raise Unavailable(f"seat {self.name}", "its process died") from None
-
-
-class AttestorProcess:
-    """The real attestor behind its process's border."""
-
-    def __init__(self, world: "World") -> None:
-        self._world = world
-        self.restarts = 0
-        self.restart()
-
-    def restart(self) -> None:
-        """A new process over the same vault; the first statement reads the whole journal again."""
-        world, made = self._world, birth.born()
-        gate = world.gate
-        in_force = InForce(
-            made.bundle.hash,
-            made.assets,
-            {made.bundle.hash: made.bundle.fees},
-            dict.fromkeys(made.assets.chains, OLDEST),
-            partial(check_activation, made.bundle),
-        )
-        nodes: dict[Chain, Sequence[ChainView]] = {
-            chain: [gated(view, gate, f"attestor/{'evm' if chain.is_evm else 'bitcoin'}")]
-            for chain, view in world.views().items()
-        }
-        store = gated(world.store, gate, "attestor/store")
-        memory = VaultMemory(gated(world.attestor_vault, gate, "attestor/vault"))
-        self.attestor = Attestor(store, nodes, memory, birth.DERIVE, world.clock, in_force, seat_heads=world.seat_heads)
-        self.attestor._reader = birth.READER  # only saves time
-        self.restarts += 1
-
-    def statement(self) -> Signed[Statement]:
-        """See `AttestorPort`."""
-        return self._alive(lambda: self.attestor.statement())
-
-    def attest(self, anchor: Anchor, intents: Sequence[bytes]) -> Signed[Statement]:
-        """See `AttestorPort`."""
-        return self._alive(lambda: self.attestor.attest(anchor, intents))
-
-    def _alive(self, do: Callable[[], T]) -> T:
-        try:
-            return do()
-        except Crash as crash:
-            if crash.owner != "attestor":
-                raise
-            self.restart()
-            raise Unavailable("attestor", "its process died") from None
+    def jump(self, seconds: int) -> None:
+        """Time goes by, and nobody does anything meanwhile."""
+        self.now += seconds
 
 
 @dataclass
@@ -178,34 +68,53 @@ class World:
     folder: Path
     rng: Random = field(init=False)
     clock: Clock = field(default_factory=Clock)
-    gate: Gate = field(default_factory=Gate)
     witnessed: list[Witnessed] = field(default_factory=list)
     sent: list[tuple[str, bytes]] = field(default_factory=list)
     """The chain's name and the bytes, of everything that went out."""
     on_send: list[Callable[[str, bytes], None]] = field(default_factory=list)
     on_signature: list[Callable[[Witnessed], None]] = field(default_factory=list)
-    restarts: int = 0
     quoted: int = 0
+    vouched: int = 0
+    """The newest position of the journal that any statement spoke for."""
+    deaths: int = 0
+    """Of processes that answer others."""
 
     def __post_init__(self) -> None:
         self.rng = Random(self.seed)
         self.born = birth.born()
+        self.baton = Baton(Random(f"{self.seed}/baton"), self.clock)
+        self.gate = Gate(self.baton, self.clock.jump)
+        self.turns = self.gate.turns
+        self.sees_deaths = bool(self.seed % 2)
+        """Whether workers run on one machine and see each other's death; elsewhere a lease has to lapse."""
         wallets = [signed.message for signed in self.born.certificates.values()]
         on_evm = [each for each in wallets if each.chain == EVM.name]
         self.evm = EvmChain.made(EVM, str(self.seed), self.clock, self.born.assets, on_evm)
         self.bitcoin = BitcoinNode.made(BITCOIN, str(self.seed), self.clock, self.born.assets, wallets)
-        vaults = {name: birth.vault_of(name, self.born.vaults[name]) for name in (*HOT, *COLD)}
-        self.seats = [Seat(n, v, self.clock, self.gate, self._note) for n, v in vaults.items()]
-        self.attestor_vault = birth.vault_of("attestor", {})
-        VaultMemory(self.attestor_vault).pin(self.born.genesis)
+        self.rosters = [self.born.roster]
+        """Every version that people ever agreed on, the newest last."""
         self.store: SqlStore = birth.open_copy(self.born, self.folder / "ledger.db")
         for chain in (self.evm, self.bitcoin):
             chain.mine()
             chain.on_send = partial(self._send, chain.chain.name)
-        self.attestor = AttestorProcess(self)
+        self._begin()
         self._see_enrolments()
-        self.restart()
         self.quote()
+
+    def _begin(self) -> None:
+        vaults = {name: birth.vault_of(name, self.born.vaults[name]) for name in (*HOT, *COLD)}
+        self.seats = [Seat(self, name, vault) for name, vault in vaults.items()]
+        attestor_vault = birth.vault_of("attestor", {})
+        VaultMemory(attestor_vault).pin(self.born.genesis)
+        self.attestor = AttestorProcess(self, attestor_vault)
+        self.relay = Relay(self, "relayer", "relayer")
+        self.workers = [Worker(self, f"worker-{number}", "worker") for number in (1, 2)]
+        self.apis = [Judging(self, f"api-{number}", "api") for number in (1, 2)]
+        self.watchers = {
+            EVM: [Watcher(self, f"watcher-evm-{number}", EVM) for number in (1, 2)],
+            BITCOIN: [Watcher(self, f"watcher-bitcoin-{number}", BITCOIN) for number in (1, 2)],
+        }
+        self.balancer = Balancer(self, "rebalancer", "rebalancer")
 
     def _see_enrolments(self) -> None:
         """The attestor saw the enrolments a day before the run begins: policy lets a fresh address cool that long."""
@@ -213,7 +122,8 @@ class World:
         self.attestor.statement()
         self.clock.now = now
 
-    def _note(self, witnessed: Witnessed) -> None:
+    def note(self, witnessed: Witnessed) -> None:
+        """A seat signed."""
         self.witnessed.append(witnessed)
         for told in self.on_signature:
             told(witnessed)
@@ -225,76 +135,72 @@ class World:
 
     # processes
 
-    def views(self) -> dict[Chain, ChainView]:
-        """A node's answers about each chain."""
-        return {EVM: EvmNodeView(self.evm), BITCOIN: node_view(self.bitcoin)}
+    @property
+    def mortals(self) -> list[Process]:
+        """Everybody who acts by himself."""
+        return [*self.workers, *self.apis, *self.watchers[EVM], *self.watchers[BITCOIN], self.balancer]
 
-    def seat_heads(self) -> Sequence[Signed[SeatHead]]:
-        """The heads of the seats that answer."""
-        heads = []
-        for seat in self.seats:
-            try:
-                heads.append(seat.head())
-            except (Unavailable, Refused):
-                continue
-        return heads
+    @property
+    def everybody(self) -> list[Process]:
+        """Every process."""
+        return [*self.mortals, self.attestor, *self.seats]
 
-    def restart(self) -> None:
-        """Worker, watcher and web process anew: everything that they had in memory is gone.
+    def is_gone(self, holder: str) -> bool:
+        """Whether a holder of a lease is known to be dead."""
+        return all(process.life.holder != holder for process in self.workers)
 
-        The store's connections stay: a transaction that was not committed is rolled back already, and nothing else is in them.
-        """
-        self.restarts += 1
-        gate, made = self.gate, self.born
-        self.kernel = MirrorKernel(
-            gated(self.store, gate, "worker/store"),
-            made.genesis.message.struct_hash,
-            made.bundle,
-            birth.DERIVE,
-            self.clock,
-            self.clock,
-        )
-        self.kernel._inventories = birth.READER  # only saves time
-        self._views = {
-            chain: gated(view, gate, f"worker/{'evm' if chain.is_evm else 'bitcoin'} view")
-            for chain, view in self.views().items()
-        }
-        chains: dict[Chain, PayoutChain] = {
-            EVM: gated(EvmNodePayouts(self.evm), gate, "worker/evm"),
-            BITCOIN: gated(node_payouts(self.bitcoin), gate, "worker/bitcoin"),
-        }
-        self.pace = worker.Pace(retry=0)
-        self.parts = worker.Parts(
-            store=gated(self.store, gate, "worker/store"),
-            kernel=self.kernel,
-            chains=chains,
-            views=self._views,
-            seats=[gated(seat, gate, "worker/seat") for seat in self.seats],  # type: ignore[misc]
-            attestor=gated(self.attestor, gate, "worker/attestor"),  # type: ignore[arg-type]
-            decode=decode,
-            clock=self.clock,
-        )
+    def kill(self, *processes: Process) -> None:
+        """They die at once, wherever they were, and are started again."""
+        lives: set[Life] = set()
+        for process in processes:
+            process.life.dead = True
+            lives.add(process.life)
+        self.baton.end(lambda life: life in lives)
+        for process in processes:
+            process.begin_again()
 
-    # what processes do
+    def close(self) -> None:
+        """The end of the run for everybody."""
+        for process in self.everybody:
+            process.life.dead = True
+        self.baton.end(lambda life: life.dead)
+        self.store.close()
 
-    def work(self) -> worker.StepReport:
-        """One step of the worker."""
-        return worker.step(self.parts, self.pace)
+    # the database
 
-    def watch(self, chain: Chain) -> StepReport:
-        """One step of the watcher of a chain."""
-        store: Store = gated(self.store, self.gate, "watcher/store")
-        inventory = self.store.read(lambda work: birth.READER.read(work, self.born.roster))
-        return step(store, self._views[chain], inventory, self.born.assets, self.clock)
+    def keep_copy(self, name: str) -> Path:
+        """A copy of the database as it stands."""
+        path = self.folder / name
+        path.unlink(missing_ok=True)
+        with sqlite3.connect(self.folder / "ledger.db") as live, sqlite3.connect(path) as kept:
+            live.backup(kept)
+        live.close()
+        kept.close()
+        return path
+
+    def put_back(self, path: Path) -> None:
+        """Everybody is killed, and the database is what a copy says."""
+        self.kill(*self.mortals)
+        self.store.close()
+        for each in self.folder.glob("ledger.db*"):
+            each.unlink()
+        shutil.copy(path, self.folder / "ledger.db")
+        self.store = birth.open_copy(self.born, self.folder / "ledger.db")
+        self.turns.forget()
+        for process in self.everybody:
+            process.begin_again()
+
+    # people's documents
+
+    @property
+    def roster(self) -> Roster:
+        """The newest version in force."""
+        return [each for each in self.rosters if each.version.not_before <= self.clock()][-1]
 
     @cached_property
     def inventory(self) -> Inventory:
         """The wallets and addresses of the deployment, which no run adds to."""
-        return self.store.read(lambda work: birth.READER.read(work, self.born.roster))
-
-    def desk(self) -> Store:
-        """The web process's store."""
-        return gated(self.store, self.gate, "api/store")
+        return self.store.read(lambda work: birth.reader().read(work, self.born.roster))
 
     def quote(self) -> None:
         """The feeders' prices of now."""
@@ -318,8 +224,19 @@ class World:
         return self.store.read(work)
 
     def transfers(self) -> list[Transfer]:
-        """Every transfer, oldest first."""
-        return [transfer for _, transfer in self.read(lambda work: [*work.transfers.page(0, 10_000)])]
+        """Every transfer that can be read, oldest first."""
+        return [found for _, found in self._examined() if isinstance(found, Transfer)]
+
+    def damaged(self) -> list[Damaged]:
+        """Every transfer that cannot."""
+        return [found for _, found in self._examined() if isinstance(found, Damaged)]
+
+    def _examined(self) -> list[tuple[int, Transfer | Damaged]]:
+        return self.read(lambda work: [*work.transfers.examine(0, 10_000)])
+
+    def views(self) -> dict[Chain, ChainView]:
+        """Both chains as they are."""
+        return {EVM: EvmNodeView(self.evm), BITCOIN: node_view(self.bitcoin)}
 
     def wallet(self, tier: Tier, chain: Chain) -> bytes:
         """A wallet's name."""
