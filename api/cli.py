@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="The REST API.", no_args_is_help=True)
 _DAY = 86_400
+CONNECTIONS_MOST = 4096
+"""Beyond these the server answers a bare 503 to everybody, those it already has included, and the gate's 429 is never reached: so it
+is far above `gate.WRITES_MOST`, and only keeps a flood of connections from taking all descriptors and memory."""
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -51,7 +54,7 @@ def serve(
         access_log=False,
         log_level="warning",
         h11_max_incomplete_event_size=32 * 1024,
-        limit_concurrency=256,
+        limit_concurrency=CONNECTIONS_MOST,
         timeout_keep_alive=30,
     )
 

@@ -15,7 +15,7 @@ from typing import Final, Generic, TypeVar
 from api.attesting import SocketAttestor, StatementClock, Statements
 from api.deriving import RemoteDeriver
 from api.parts import ApiParts
-from custody.composing import MirrorKernel, read_genesis, wall_clock
+from custody.composing import MirrorKernel, assets_in_force, read_genesis, wall_clock
 from custody.rules.errors import InvalidInput, Unavailable
 from custody.rules.refusals import Refused
 from custody.rules.roster import Roster
@@ -51,11 +51,12 @@ class Fresh(Generic[T]):
 def open_parts(home: Path) -> ApiParts:
     """The parts of a born deployment. Raises InvalidInput before birth; what is not verified yet raises when it is asked for."""
     settings = Settings.load(home)
-    bundle = load(Path(settings.bundle))
-    store = open_store(settings.database, bundle.assets)
+    genesis, first = read_genesis(home), load(Path(settings.bundle)).assets
     attestor = SocketAttestor(Path(settings.attestor.socket))
-    derive = RemoteDeriver(Path(settings.deriver_socket))
-    mirror = MirrorKernel(store, read_genesis(home), bundle, derive, StatementClock(attestor, wall_clock))
+    told, derive = StatementClock(attestor, wall_clock), RemoteDeriver(Path(settings.deriver_socket))
+    assets = assets_in_force(open_store(settings.database, first), genesis, first, told)
+    store = open_store(settings.database, assets)
+    mirror = MirrorKernel(store, genesis, assets, derive, told)
     rosters = Fresh("the roster", mirror.rosters)
     kernel = Fresh("what transfers are judged by", mirror)
 

@@ -116,10 +116,15 @@ def transfer_out(transfer: Transfer, assets: Assets) -> Json:
         "created_at": transfer.created_at,
         "moved_at": transfer.moved_at,
         "expires_at": intent.expiry,
-        "decision": transfer.decision,
+        "decision": _without_facts(transfer.decision),
         "intent": intent.to_json(),
         "proposal": transfer.proposal.to_json(),
     }
+
+
+def _without_facts(decision: Mapping[str, object] | None) -> Json | None:
+    """Policy's answer without what it counted: windows hold what others do with the same wallet."""
+    return None if decision is None else {name: value for name, value in decision.items() if name != "facts"}
 
 
 def listed_out(found: Transfer | Damaged, assets: Assets) -> Json:

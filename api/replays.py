@@ -2,7 +2,8 @@
 """Which signed requests were seen: each nonce once while its signature could still be fresh.
 
 The window is this process's memory. Signatures that an earlier process may have accepted are refused by their age (`begun`), so a
-restart forgets nothing; a second process behind one authority would not know this one's, and money never rests on it: every POST
+restart forgets nothing, nor does a clock that jumps ahead and is set back: what was forgotten by the wrong time is refused by its age
+as well. A second process behind one authority would not know this one's, and money never rests on it: every POST
 that moves money is idempotent in the store.
 """
 
@@ -18,6 +19,8 @@ OLDEST: Final = 60
 AHEAD: Final = 2
 """Seconds that a client's clock may be ahead of ours."""
 _MOST: Final = 500_000
+_JITTER: Final = 10
+"""Seconds by which requests that are looked at side by side may tell different times without a clock having been set back."""
 
 
 class Window:
@@ -28,6 +31,7 @@ class Window:
         self._seen: set[tuple[str, str]] = set()
         self._order: deque[tuple[int, tuple[str, str]]] = deque()
         self._turn = threading.Lock()
+        self._latest = begun
 
     def ready(self, now: int) -> bool:
         """Whether a fresh signature of a client whose clock is right is taken already."""
@@ -51,7 +55,9 @@ class Window:
         """Take a nonce, once. None if it is new. Raises Unavailable where the window is full, rather than forget one."""
         key = (client, nonce)
         with self._turn:
-            while self._order and self._order[0][0] < now - OLDEST - 2 * AHEAD:
+            if self._set_back(now):
+                return Refusal(Rule.STALE, document="request", now=now, want="a new one: our clock was set back")
+            while self._order and self._order[0][0] < now - OLDEST - 2 * AHEAD - _JITTER:
                 self._seen.discard(self._order.popleft()[1])
             if key in self._seen:
                 return Refusal(Rule.REPLAYED, client=client, nonce=nonce)
@@ -60,3 +66,11 @@ class Window:
             self._seen.add(key)
             self._order.append((now, key))
         return None
+
+    def _set_back(self, now: int) -> bool:
+        """Whether the clock ran back: what was forgotten by then may look fresh again, so we begin anew, as a process that starts does."""
+        back, self._latest = now < self._latest - _JITTER, now
+        if back:
+            self.begun = now
+            self._order = deque((now, key) for _, key in self._order)
+        return back

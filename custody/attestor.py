@@ -102,7 +102,7 @@ def serve_attestor(
     socket: Path,
     database: str,
     nodes: Mapping[Chain, Sequence[NodeSettings]],
-    in_force: InForce,
+    open_by: Callable[[int], InForce],
     *,
     genesis: bytes | None = None,
     births: Mapping[Chain, int] | None = None,
@@ -114,8 +114,9 @@ def serve_attestor(
 ) -> None:
     """Host the attestor until SIGTERM; raises InvalidInput or Unavailable where it cannot begin.
 
-    `database` is its own login, or the same one opened read-only; `nodes` are its own connections; `births` the first blocks that
-    can hold coins; `cache` a folder for what its views keep between runs, which nobody else may write to.
+    `open_by` gives what it goes by at a time, which is its own. `database` is its own login, or the same one opened read-only;
+    `nodes` are its own connections; `births` the first blocks that can hold coins; `cache` a folder for what its views keep between
+    runs, which nobody else may write to.
     """
     from custody.chains.addresses import ChainDeriver  # a client of this module needs no driver
     from custody.chains.views import open_view
@@ -127,6 +128,7 @@ def serve_attestor(
     harden()
     memory = VaultMemory(OpenBaoClient.from_file(approle))
     memory.identity()  # a wrong AppRole or a sealed server shows now, not at the first signature
+    in_force = open_by(clock() + memory.offset())
     views = {
         chain: [
             open_view(
@@ -152,7 +154,7 @@ class RemoteAttestor:
     """The attestor by its socket: `AttestorPort`, and `advance` and `status` beside it. Believes nothing that it can check."""
 
     def __init__(self, path: Path) -> None:
-        self._client = Client(path, STATEMENT_SECONDS)
+        self._client = Client(path, STATEMENT_SECONDS, name="attestor")
 
     def identity(self) -> Key:
         """See `AttestorPort`."""

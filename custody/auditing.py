@@ -8,10 +8,10 @@ from custody.rules.provenance import Authorities
 
 def authorities(deployment: Deployment) -> Authorities:
     """Against whom origins are checked: everything verified from genesis, nothing taken from a row."""
-    _ = deployment.activated
-    bundle = deployment.bundle
+    lineage = deployment.lineage()
+    bundle = lineage.newest.bundle
     inventory = deployment.inventory()
-    schedules = {bundle.hash: bundle.fees}
+    schedules = {step.bundle.hash: step.bundle.fees for step in lineage.steps}
     return Authorities(bundle.assets, deployment.rosters, schedules, inventory.holding_of, inventory.tiers)
 
 

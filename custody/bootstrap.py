@@ -8,22 +8,25 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from custody.attestor import RemoteAttestor
 from custody.chains.addresses import ChainDeriver
 from custody.chains.views import open_view
-from custody.composing import GENESIS, check_activation, read_genesis, wall_clock
+from custody.composing import GENESIS, read_genesis, wall_clock
 from custody.flows.inventory import Inventory, InventoryReader, Wallet
 from custody.flows.mirror import ACTIVATION, BUNDLE, CERTIFICATE, ROSTER, certificates_from, rosters_from
 from custody.flows.ports import ChainView, Store
+from custody.governing import BundleReader, check_registry
 from custody.rules.certificates import WalletCertificate
-from custody.rules.errors import InvalidInput
+from custody.rules.errors import InvalidInput, Unavailable
 from custody.rules.governance import PolicyActivation
-from custody.rules.refusals import Rule, raise_if
+from custody.rules.refusals import Rule
 from custody.rules.roster import Roster
 from custody.rules.signatures import Signed
 from custody.rules.wallets import Chain, Tier
 from custody.settings import NodeSettings, Settings
 from custody.store import open_store
 from policies.bundle import Bundle, load
+from policies.succession import Lineage
 
 
 @dataclass(frozen=True)
@@ -34,20 +37,68 @@ class Deployment:
     read_only: bool = False
 
     @cached_property
-    def bundle(self) -> Bundle:
-        """The policy bundle in the settings' folder; `activated` says whether it is in force."""
+    def first_bundle(self) -> Bundle:
+        """The bundle in the settings' folder: what a deployment is born with, and nothing else."""
         return load(Path(self.settings.bundle))
 
     @cached_property
+    def bundle(self) -> Bundle:
+        """The bundle in force as this was opened; the first one while owners have signed none."""
+        lineage = self.lineage()
+        signed = lineage.steps or lineage.waiting or lineage.against
+        return lineage.newest.bundle if signed else self.first_bundle
+
+    @cached_property
     def store(self) -> Store:
-        """The ledger's store."""
+        """The ledger's store, whose books are read by the asset registry in force."""
+        if self.bundle.documents["assets"] == self.first_bundle.documents["assets"]:
+            return self._mirror
         return open_store(self.settings.database, self.bundle.assets, read_only=self.read_only)
+
+    @cached_property
+    def _mirror(self) -> Store:
+        """The same store for documents alone: which registry is in force stands in them."""
+        return open_store(self.settings.database, self.first_bundle.assets, read_only=self.read_only)
+
+    def lineage(self) -> Lineage:
+        """Every bundle that is or was in force as of now, and what waits, read afresh; nothing before birth."""
+        if not (self.settings.home / GENESIS).exists():
+            return Lineage((), (), ())
+        rosters = self.rosters
+
+        def at(now: int) -> Lineage:
+            return self._mirror.read(lambda work: self._bundles.read(work, rosters, now))
+
+        found = at(wall_clock())
+        return at(self.clock()) if found.waiting else found
+
+    def clock(self) -> int:
+        """Seconds since 1970: the attestor's time where genesis declares that, else this machine's. Raises Unavailable."""
+        if self.roster.version.clock != "statement":
+            return wall_clock()
+        return max(self.told(), wall_clock())
+
+    def told(self) -> int:
+        """The attestor's time. Raises Unavailable."""
+        told = str(RemoteAttestor(Path(self.settings.attestor.socket)).status().get("time"))
+        if not told.isdecimal():
+            raise Unavailable("attestor", "it tells no time")
+        return int(told)
+
+    @cached_property
+    def _bundles(self) -> BundleReader:
+        return BundleReader()
+
+    @property
+    def genesis(self) -> bytes:
+        """What this home was born with."""
+        return read_genesis(self.settings.home)
 
     @cached_property
     def rosters(self) -> tuple[Roster, ...]:
         """Every roster that is or was in force, oldest first, verified from this home's genesis."""
-        versions = self.store.read(lambda work: work.documents.all(ROSTER))
-        return rosters_from(versions, read_genesis(self.settings.home), wall_clock())
+        versions = self._mirror.read(lambda work: work.documents.all(ROSTER))
+        return rosters_from(versions, self.genesis, wall_clock())
 
     @property
     def roster(self) -> Roster:
@@ -56,10 +107,8 @@ class Deployment:
 
     @cached_property
     def activated(self) -> Signed[PolicyActivation]:
-        """The activation of the bundle on disk; raises Refused where owners have not put exactly this one in force."""
-        raise_if(self.store.read(lambda work: list(check_activation(self.bundle, work, self.roster, wall_clock()))))
-        document = self.store.read(lambda work: work.documents.get(ACTIVATION, self.bundle.hash.hex()))
-        return Signed.from_json(PolicyActivation, document)
+        """The activation of the bundle in force; raises Refused where owners have put none in force."""
+        return self.lineage().newest.signed
 
     def wallets(self) -> dict[bytes, tuple[Signed[WalletCertificate], ...]]:
         """Every wallet's certificates, verified, read afresh."""
@@ -71,7 +120,13 @@ class Deployment:
         return InventoryReader(ChainDeriver())
 
     def inventory(self) -> Inventory:
-        """Every wallet and deposit address as of now; each signature is verified once."""
+        """Every wallet and deposit address as of now; each signature is verified once.
+
+        Raises Unavailable where a bundle with another asset registry came in force since this was opened.
+        """
+        lineage = self.lineage()
+        if lineage.steps:
+            check_registry(lineage.newest.bundle, self.bundle.assets)
         return self.store.read(lambda work: self._reader.read(work, self.roster))
 
     def hot_wallet(self, chain: Chain) -> Wallet:
@@ -113,7 +168,6 @@ __all__ = [
     "BUNDLE",
     "GENESIS",
     "Deployment",
-    "check_activation",
     "open_deployment",
     "read_genesis",
     "wall_clock",

@@ -6,28 +6,23 @@ time is handed in. Genesis comes from a file of the home folder, never from the 
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from custody.flows.freezes import FreezeReader
 from custody.flows.inventory import InventoryReader
 from custody.flows.kernel import Kernel
-from custody.flows.mirror import ACTIVATION, ROSTER, rosters_from
+from custody.flows.mirror import ROSTER, rosters_from
 from custody.flows.ports import AddressDeriver, Clock, Store, UnitOfWork
 from custody.flows.prices import MirrorPrices
+from custody.governing import BundleReader, check_registry, policies_of
 from custody.rules.amounts import Assets
-from custody.rules.errors import InvalidInput
-from custody.rules.governance import PolicyActivation
-from custody.rules.refusals import Refusal, Rule, raise_if
+from custody.rules.errors import InvalidInput, Unavailable
+from custody.rules.refusals import Refused, Rule
 from custody.rules.roster import Roster
-from custody.rules.seat_request import Policies
-from custody.rules.signatures import Signed
-from custody.rules.typed import ZERO32
 from custody.rules.wallets import Address, Chain
-from custody.seating import in_force
-from policies import activation
-from policies.bundle import Bundle
+from policies.succession import Lineage
 
 GENESIS: Final = "genesis"
 BITCOIN_MAXIMUM_FEE: Final = 50_000
@@ -51,18 +46,28 @@ def read_genesis(home: Path) -> bytes:
     return raw
 
 
-def check_activation(bundle: Bundle, work: UnitOfWork, roster: Roster, now: int) -> Iterator[Refusal]:
-    """Whether policy owners put exactly this bundle in force; the mirror's row is worth what its signatures are."""
-    document = work.documents.get(ACTIVATION, bundle.hash.hex())
-    if document is None:
-        yield Refusal(Rule.SIGNATURE_MISSING, document="PolicyActivation", bundle=bundle.hash.hex())
-    else:
-        yield from activation.check(Signed.from_json(PolicyActivation, dict(document)), bundle, ZERO32, roster, now)
-
-
 def maximum_fees(assets: Assets) -> dict[Chain, int]:
     """What one intent may cost its wallet on each chain, in base units; nothing on EVM, where the relayer pays."""
     return {chain: 0 if chain.is_evm else BITCOIN_MAXIMUM_FEE for chain in assets.chains}
+
+
+def assets_in_force(store: Store, genesis: bytes, first: Assets, told: Clock, wall: Clock = wall_clock) -> Assets:
+    """The registry that a process opens its books by, out of a store that was opened by the first bundle's.
+
+    `told` is the attestor's time. Where the mirror does not hold, or no bundle is in force, it is the first one's: what is composed
+    on it says why as soon as it is asked, and `check_registry` stops it where another one is in force.
+    """
+    reader = BundleReader()
+
+    def read(work: UnitOfWork) -> Assets:
+        rosters = rosters_from(work.documents.all(ROSTER), genesis, wall())
+        now = max(told(), wall()) if rosters[-1].version.clock == "statement" else wall()
+        return reader.read(work, rosters, now).newest.bundle.assets
+
+    try:
+        return store.read(read)
+    except (Refused, InvalidInput, Unavailable):
+        return first
 
 
 class NobodyListed:
@@ -83,21 +88,22 @@ class NobodyListed:
 class MirrorKernel:
     """Reads a mirror into a `Kernel`: each call afresh, verified from genesis on. `told` is the attestor's time.
 
-    Raises Refused and InvalidInput where the mirror does not hold, and Unavailable where somebody who is asked is silent.
+    `opened` is the asset registry by which the store reads its books. Raises Refused and InvalidInput where the mirror does not
+    hold, and Unavailable where somebody who is asked is silent.
     """
 
     def __init__(
         self,
         store: Store,
         genesis: bytes,
-        bundle: Bundle,
+        opened: Assets,
         derive: AddressDeriver,
         told: Clock,
         wall: Clock = wall_clock,
     ) -> None:
-        self._store, self._genesis, self._bundle, self._derive = store, genesis, bundle, derive
+        self._store, self._genesis, self._opened, self._derive = store, genesis, opened, derive
         self._told, self._wall = told, wall
-        self._inventories, self._freezes = InventoryReader(derive), FreezeReader()
+        self._inventories, self._freezes, self._bundles = InventoryReader(derive), FreezeReader(), BundleReader()
         self._prices = MirrorPrices(store, lambda: self.rosters()[-1])
         self._known: tuple[Sequence[object], tuple[Roster, ...]] = (), ()
 
@@ -116,21 +122,28 @@ class MirrorKernel:
         """Seconds since 1970: the statement's time where genesis declares that for a devnet (TRUST.md), else this machine's."""
         return self.time_of(self.rosters()[-1])
 
+    def lineage(self) -> Lineage:
+        """Every bundle that is or was in force as of now, and what waits."""
+        rosters = self.rosters()
+        now = self.time_of(rosters[-1])
+        return self._store.read(lambda work: self._bundles.read(work, rosters, now))
+
     def __call__(self) -> Kernel:
-        """The kernel as of now. Raises Refused where owners did not put exactly the bundle at hand in force."""
-        rosters, bundle = self.rosters(), self._bundle
+        """The kernel as of now. Raises Refused where owners put no bundle in force, Unavailable where its assets are others."""
+        rosters = self.rosters()
         newest, now = rosters[-1], self.time_of(rosters[-1])
 
         def read(work: UnitOfWork) -> Kernel:
-            raise_if(check_activation(bundle, work, newest, now))
+            lineage = self._bundles.read(work, rosters, now)
+            check_registry(lineage.newest.bundle, self._opened)
             return Kernel(
                 rosters=rosters,
                 inventory=self._inventories.read(work, newest),
-                policies=Policies(in_force(bundle), {}),
+                policies=policies_of(lineage),
                 derive=self._derive,
                 prices=self._prices,
                 screening=NobodyListed(),
-                maximum_fee=maximum_fees(bundle.assets),
+                maximum_fee=maximum_fees(lineage.newest.bundle.assets),
                 freezes=self._freezes.read(work, newest, now),
                 frozen_by=self._freezes.people,
             )

@@ -6,19 +6,31 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from custody.rules.seat_request import BundleInForce
+from custody.rules.succession import Terms
+from policies import succession
 from policies.bundle import Bundle, from_json, load
 from policies.strict_yaml import Node
 
 
 def in_force(bundle: Bundle) -> BundleInForce:
-    """A bundle's rules, asset registry, fee schedule and hot levels, under the hash that this process computed."""
-    return BundleInForce(bundle.policy, bundle.assets, bundle.fees, bundle.hot)
+    """A bundle's rules, asset registry, fee schedule, hot levels and what tidying is worth, under the hash that this process computed."""
+    levels = bundle.hot, bundle.consolidation, bundle.deposit_sweeps
+    return BundleInForce(bundle.policy, bundle.assets, bundle.fees, *levels)
 
 
 def read_bundle(documents: Mapping[str, object]) -> BundleInForce:
     """A bundle from its documents, read as strictly as from files. Raises InvalidInput naming what is wrong."""
+    return in_force(_read(documents))
+
+
+def terms(old: Mapping[str, object], new: Mapping[str, object]) -> Terms:
+    """What the bundle in force asks of the next one, by both bundles' documents: `rules.succession.JudgeTerms`."""
+    return succession.terms(_read(old), _read(new))
+
+
+def _read(documents: Mapping[str, object]) -> Bundle:
     nodes: dict[str, Node] = json.loads(json.dumps(dict(documents)))
-    return in_force(from_json(nodes))
+    return from_json(nodes)
 
 
 def documents_of(folder: Path) -> dict[str, object]:

@@ -22,7 +22,7 @@ from custody.birthing import create_wallet, draft_certificate, show_heads
 from custody.bootstrap import GENESIS, Deployment, open_deployment, wall_clock
 from custody.chains.evm.client import EvmClient
 from custody.flows.birth import Part, found, machines_sign
-from custody.flows.mirror import ACTIVATION, BUNDLE
+from custody.governing import store_activation
 from custody.rules.governance import PolicyActivation
 from custody.rules.signatures import Key, Signed
 from custody.rules.typed import ZERO32, Domain
@@ -52,6 +52,10 @@ WALLETS: Final[tuple[Birth, ...]] = tuple(
     for chain in (EVM, BITCOIN)
 )
 """Every wallet at birth."""
+
+
+REBALANCING: Final = 20
+"""Seconds between two looks at hot wallets: a person who waits for an overflow sees it, and two cores carry it."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,9 @@ class Services:
         self.web = Web("api", net.folder / "api.d", net.home, ("api", "serve"), lifetime)
         self.watcher, self.worker = loop("watcher", "watch"), loop("worker", "worker")
         self.feeders = loop("feeders", "devnet", "quote", said="quoted")
+        people = net.home / "people"
+        proposes = ("--key", str(people / "rebalancer.pem"), "--password-file", str(people / "password"))
+        self.rebalancer = loop("rebalancer", "rebalance", *proposes, "--every", str(REBALANCING))
 
     @property
     def online(self) -> list[Service]:
@@ -105,7 +112,7 @@ class Services:
     @property
     def loops(self) -> list[Service]:
         """What acts by itself in a born deployment that is left living; a demonstration does these steps where it tells them."""
-        return [self.watcher, self.worker, self.feeders]
+        return [self.watcher, self.worker, self.feeders, self.rebalancer]
 
     @property
     def all(self) -> list[Service]:
@@ -278,18 +285,21 @@ def _found(world: World, progress: Callable[[str], None]) -> None:
 def _activate(world: World, progress: Callable[[str], None]) -> None:
     """The owners put the bundle in force, once, and every seat verifies that for itself; seats that did answer the same."""
     deployment = world.deployment
-    bundle, key = deployment.bundle, deployment.bundle.hash.hex()
-    known = deployment.store.read(lambda work: work.documents.get(ACTIVATION, key))
-    if known is None:
-        activation = PolicyActivation(bundle.hash, ZERO32, ZERO32, "gil", wall_clock())
+    lineage = deployment.lineage()
+    if (
+        len(lineage.steps) > 1
+    ):  # the owners have put another in force since, and `bulkhead policy activate` hands that over
+        return
+    if not lineage.steps:
+        first = deployment.first_bundle
+        activation = PolicyActivation(first.hash, ZERO32, ZERO32, "gil", wall_clock())
         owners = world.cast.sign(deployment.roster.domain, Signed(activation, ()), POLICY_OWNERS[:3])
-        deployment.store.run(lambda work: work.documents.put(BUNDLE, key, bundle.to_json()))
-        deployment.store.run(lambda work: work.documents.put(ACTIVATION, key, owners.to_json()))
-        known = owners.to_json()
-    signed = Signed.from_json(PolicyActivation, known)
+        deployment.store.run(lambda work: store_activation(work, owners, first, wall_clock()))
+    step = deployment.lineage().newest
     for seat in parts.seats(deployment.settings).values():
-        seat.admit_policy(signed, bundle.to_json())
-    progress(f"policy bundle 0x{key} in force, signed by {', '.join(POLICY_OWNERS[:3])}, verified by every seat")
+        seat.admit_policy(step.signed, step.bundle.to_json())
+    told = f"0x{step.bundle.hash.hex()} in force, signed by {', '.join(POLICY_OWNERS[:3])}, verified by every seat"
+    progress(f"policy bundle {told}")
 
 
 def _missing_wallets(world: World) -> tuple[Birth, ...]:

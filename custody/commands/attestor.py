@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from custody.commands.common import Home, home, out, say_json
+from custody.commands.common import Home, home, out, read_hash, say_json
 
 if TYPE_CHECKING:
     from custody.flows.attestation import InForce
@@ -33,16 +33,16 @@ def serve(
 
     folder = home(home_option)
     settings = Settings.load(folder)
-    own = folder / "attestor"
+    own, database = folder / "attestor", settings.attestor_database or settings.database
     own.mkdir(mode=0o700, exist_ok=True)
     out.print(f"attestor on {settings.attestor.socket}", markup=False)
     serve_attestor(
         Path(settings.attestor.approle),
         Path(settings.attestor.socket),
-        settings.attestor_database or settings.database,
+        database,
         {Chain(name): nodes for name, nodes in settings.attestor_nodes.items()},
-        _in_force(settings),
-        genesis=bytes.fromhex(genesis.removeprefix("0x")) if genesis else None,
+        partial(_in_force, settings, database),
+        genesis=read_hash(genesis, "genesis") if genesis else None,
         cache=own,
         seat_heads=lambda: _seat_heads(settings),
     )
@@ -69,15 +69,20 @@ def advance(
     out.print(f"statement time {now}", markup=False)
 
 
-def _in_force(settings: "Settings") -> "InForce":
+def _in_force(settings: "Settings", database: str, now: int) -> "InForce":
+    """What this attestor goes by; which bundle that is it asks for each statement, and counts delays from its own first sight."""
     from custody.attestor import oldest_finals
-    from custody.bootstrap import check_activation
+    from custody.composing import GENESIS, assets_in_force, read_genesis
     from custody.flows.attestation import InForce
+    from custody.governing import standing_in
+    from custody.store import open_store
     from policies.bundle import load
 
-    bundle = load(Path(settings.bundle))
-    schedules, oldest = {bundle.hash: bundle.fees}, oldest_finals(bundle.assets.chains)
-    return InForce(bundle.hash, bundle.assets, schedules, oldest, partial(check_activation, bundle))
+    assets = load(Path(settings.bundle)).assets
+    if (settings.home / GENESIS).exists():  # before birth there is nothing in the mirror, nor perhaps a mirror
+        store = open_store(database, assets, read_only=True)
+        assets = assets_in_force(store, read_genesis(settings.home), assets, lambda: now)
+    return InForce(assets, oldest_finals(assets.chains), standing_in(assets))
 
 
 def _seat_heads(settings: "Settings") -> "Sequence[Signed[SeatHead]]":

@@ -7,9 +7,12 @@ from typing import Annotated
 import typer
 
 from custody.commands.common import Home, home, open_signer, out, read_hash, read_signed, write_json
+from custody.rules.errors import InvalidInput
+from custody.rules.governance import PolicyActivation
+from custody.rules.refusals import Rule
 from custody.rules.roster import RosterVersion
 from custody.rules.signatures import Signed
-from custody.rules.typed import Domain, Struct
+from custody.rules.typed import ZERO32, Domain, Struct
 from custody.rules.words import lines
 
 app = typer.Typer(help="Read a document in plain words and sign it with your own key.")
@@ -28,6 +31,7 @@ def sign(
 ) -> None:
     """Show what would be signed, recompute its digest from the fields, ask, sign, and write the signature into the file."""
     signed = read_signed(file)
+    _check_shown_whole(file, signed.message)
     domain = _domain(signed, genesis, home_option)
     for line in lines(signed.message):
         out.print(line, markup=False)
@@ -37,6 +41,13 @@ def sign(
     signature = open_signer(key, password_file).sign(domain.digest(signed.message))
     write_json(file, signed.joined([signature]).to_json())
     out.print(f"signed by {signature.key}", markup=False)
+
+
+def _check_shown_whole(file: Path, message: Struct) -> None:
+    """A bundle that follows another is signed where its difference is computed and shown: its hashes tell a person nothing."""
+    if isinstance(message, PolicyActivation) and message.previous != ZERO32:
+        got = "an activation of a bundle that follows another"
+        raise InvalidInput(file.name, Rule.MALFORMED, got, f"bulkhead policy sign {file.name} NEW --key …")
 
 
 def _domain(signed: Signed[Struct], genesis: str | None, home_option: str | None) -> Domain:

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from threading import Lock
 from typing import Final
 
@@ -19,12 +20,12 @@ from custody.flows.mirror import ROSTER, rosters_from, upcoming
 from custody.flows.panel import Panel, VouchedPanel
 from custody.flows.ports import AddressDeriver, AttestorMemory, ChainView, Clock, Prices, Screening, Store, UnitOfWork
 from custody.flows.prices import PriceReader
-from custody.flows.sights import find, look, remember
+from custody.flows.sights import Reading, find, look, remember
 from custody.flows.verification import AuditState, audit_journal, compare_totals
 from custody.rules.amounts import Asset, Assets
 from custody.rules.certificates import DepositAddress, SeatHead
 from custody.rules.deposits import BlockRef
-from custody.rules.errors import InvalidInput, Unavailable
+from custody.rules.errors import Unavailable
 from custody.rules.in_flight import Flight, Outgoing
 from custody.rules.intents import Anchor
 from custody.rules.ledger import AccountKind, JournalHead
@@ -37,26 +38,42 @@ from custody.rules.statements import AssetCoverage, ChainHeight, SafeState, Seat
 from custody.rules.typed import ZERO32, Domain
 from custody.rules.wallets import DEVNET_CHAINS, Chain
 
+REORGED: Final = 3600
+"""Seconds after its end for which a payout is asked about again: a reorg deeper than finality may take it back before anybody has
+reversed its entry, and until then its coins are neither where they were nor owed. Where its hold stands it is asked for ever."""
 _TOLD: Final = 5
 
 
-CheckActivation = Callable[[UnitOfWork, Roster, int], Iterator[Refusal]]
-"""What stands against the bundle at hand being the one in force, by the owners' signatures in the mirror, at a time."""
+FirstSight = Callable[[bytes], int]
+"""When this attestor first saw a signed document, by its struct hash; now, for ever, where it never did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What policy owners have put in force so far: the newest bundle's hash, and the fee schedule of each bundle there was."""
+
+    policy: bytes
+    schedules: Mapping[bytes, FeeSchedule]
+
+
+ReadStanding = Callable[[UnitOfWork, Sequence[Roster], int, FirstSight], Standing]
+"""Which bundles are or were in force at a time, by the owners' signatures in the mirror and by rosters, oldest first.
+
+A successor's delay counts from this attestor's own first sight. Raises Refused where owners put none in force, Unavailable where
+the newest has another asset registry than the one at hand.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """What policy owners put in force, as `bootstrap` verified it: the bundle's hash, its assets, fee schedules by bundle.
+    """What this process was opened with: the asset registry, and how to learn which bundles stand, asked for each statement.
 
-    `oldest` is how many seconds old a chain's final block may be; a chain without a limit is never fresh. `activated` says what
-    stands against the bundle being in force: asked again for each statement, since the owners may have put in another.
+    `oldest` is how many seconds old a chain's final block may be; a chain without a limit is never fresh.
     """
 
-    policy: bytes
     assets: Assets
-    schedules: Mapping[bytes, FeeSchedule]
     oldest: Mapping[Chain, int]
-    activated: CheckActivation
+    standing: ReadStanding
 
 
 def _no_heads() -> Sequence[Signed[SeatHead]]:
@@ -81,15 +98,14 @@ class Attestor:
         self._store, self._nodes, self._memory, self._derive = store, nodes, memory, derive
         self._clock, self._in_force = clock, in_force
         self._seat_heads, self._screening = seat_heads, screening
-        self._prices, self._enrolled, self._turn = PriceReader(), 0, Lock()
+        self._prices, self._enrolled, self._turn = PriceReader(), Reading(), Lock()
         self._reader = InventoryReader(derive)
         self._verified: tuple[tuple[Signed[RosterVersion] | None, Sequence[object]], tuple[Roster, ...]] = (
             (None, ()),
             (),
         )
         self._last_time = 0
-        if in_force.policy not in in_force.schedules:
-            raise InvalidInput("policy", Rule.MALFORMED, in_force.policy.hex(), "a bundle whose fee schedule is given")
+        self._standing = Standing(ZERO32, {})
         self._vouched = JournalHead()
         self._forget()
 
@@ -135,6 +151,7 @@ class Attestor:
             "attested": {"position": str(attested.position), "head": "0x" + attested.hash.hex()},
             "time": str(self.now()),
             "chains": {chain.name: len(views) for chain, views in sorted(self._nodes.items())},
+            "damaged": [str(why) for why in islice(self._enrolled.damaged.values(), _TOLD)],
         }
 
     def _check_named(self, version: RosterVersion) -> Iterator[Refusal]:
@@ -250,7 +267,7 @@ class Attestor:
             if not whole:
                 self._forget()  # whatever was half taken in is read again
         remember(ground.sighted, self._memory, ground.roster, self._in_force.assets, time)
-        self._enrolled = ground.sighted.up_to
+        self._enrolled = ground.sighted.read
         states = {state.wallet: state for state in self._safe_states(ground, panels)}
         flights = self._landed(ground, panels, states, time)
         asking = None
@@ -281,14 +298,21 @@ class Attestor:
         ends = ground.ledger.ends
         landed = [d for d, anchor in flying.items() if ended[anchor] and not ends.may_still_pay(d, anchor)]
         self._memory.land(landed, time)
-        return self._memory.flights()
+        known = self._memory.flights()
+        doubted = {
+            flight.attested.anchor
+            for flight in known
+            if flight.ended and (flight.attested.digest in ground.ledger.holds or time - flight.ended < REORGED)
+        }
+        freed = {anchor for anchor in doubted if consumed(anchor, ground, panels, states) is False}
+        return [replace(f, ended=0) if f.ended and f.attested.anchor in freed else f for f in known]
 
     def _examine(
         self, work: UnitOfWork, attested: JournalHead, panels: Mapping[Chain, Panel], asked: Sequence[bytes], time: int
     ) -> Ground:
         """Everything that one ledger snapshot is asked for, and then one final block per chain, never the other way round."""
         rosters = self._rosters(work)
-        raise_if(self._in_force.activated(work, rosters[-1], self.now()))
+        self._standing = self._in_force.standing(work, rosters, self.now(), self._sight)
         inventory = self._reader.read(work, rosters[-1])
         if self._history is None or self._vouched != attested:
             self._forget()
@@ -296,7 +320,7 @@ class Attestor:
         self._history.recheck(work.journal)
         self._history.read(work.journal)
         finals = {Chain(name): self._final(panels, Chain(name), self._history) for name in rosters[-1].version.chains}
-        known, schedules = self._in_force.assets, self._in_force.schedules
+        known, schedules = self._in_force.assets, self._standing.schedules
         self._audit(work, Authorities(known, rosters, schedules, inventory.holding_of, inventory.tiers), panels)
         raise_if(_check_heights(finals, self._history.heights))
         self._heights = {chain.name: final.height for chain, final in finals.items()}
@@ -357,7 +381,8 @@ class Attestor:
         for (account, asset), units in ground.ledger.balances.items():
             totals[account.kind, asset] += units
         facts = asking.facts(partial(self._first_sight, time=time)) if asking is not None else ()
-        rows = [self._row(asset, ground, panels, totals, out, time) for asset in self._in_force.assets]
+        ripened = max(0, time - self._maturity(asking))
+        rows = [self._row(asset, ground, panels, totals, out, ripened) for asset in self._in_force.assets]
         if asking is not None:
             rows = [replace(row, matured_fees=row.matured_fees + asking.unswept(row.asset)) for row in rows]
         return Statement(
@@ -372,12 +397,21 @@ class Attestor:
             ledger_position=ground.ledger.head.position,
             ledger_head=ground.ledger.head.hash,
             roster=ground.roster.version.version,
-            policy=self._in_force.policy,
+            policy=self._standing.policy,
         )
+
+    def _sight(self, digest: bytes) -> int:
+        return self._memory.first_sight(digest, self.now())
 
     def _first_sight(self, digest: bytes, time: int) -> int:
         """Zero for what was never seen: an enrolment that is nobody's word has no age."""
         return 0 if self._memory.unseen([digest]) else self._memory.first_sight(digest, time)
+
+    def _maturity(self, asking: Asking | None) -> int:
+        """Seconds until accrued fees may be swept, by the stricter of the newest bundle and those that these intents pin."""
+        pinned = set() if asking is None else {intent.policy for intent in asking.intents.values()}
+        standing = self._standing
+        return max(standing.schedules[p].maturity for p in {standing.policy, *pinned} & standing.schedules.keys())
 
     def _row(
         self,
@@ -386,13 +420,12 @@ class Attestor:
         panels: Mapping[Chain, Panel],
         totals: Mapping[tuple[AccountKind, Asset], int],
         out: Outgoing,
-        now: int,
+        ripened: int,
     ) -> AssetCoverage:
         addresses, at = ground.inventory.customer_addresses(asset.chain), ground.finals[asset.chain]
         on_chain = panels[asset.chain].balance(asset, addresses, at)
         wallets = (wallet for wallet in ground.inventory if wallet.tier.is_customer)
         in_ledger = sum(ground.ledger.balances.get((wallet.account, asset), 0) for wallet in wallets)
-        maturity = self._in_force.schedules[self._in_force.policy].maturity
         return AssetCoverage(
             asset=asset.symbol,
             reserves=min(on_chain, in_ledger),
@@ -403,7 +436,7 @@ class Attestor:
             suspense=totals.get((AccountKind.SUSPENSE, asset), 0),
             in_flight=out.units.get(asset.symbol, 0),
             accrued_fees=totals.get((AccountKind.ACCRUED_FEES, asset), 0),
-            matured_fees=ground.ledger.matured_fees(asset, max(0, now - maturity)),
+            matured_fees=ground.ledger.matured_fees(asset, ripened),
         )
 
     def _seat_positions(self, roster: Roster) -> Iterator[SeatPosition]:

@@ -23,7 +23,7 @@ from custody.rules.deposits import BlockRef
 from custody.rules.facts import Purpose
 from custody.rules.in_flight import DAY, HOUR, Attested, Flight, Move, Outgoing, outgoing
 from custody.rules.intents import NONCES_AHEAD, Anchor, TransferIntent
-from custody.rules.ledger import Account, AccountKind
+from custody.rules.ledger import Account, AccountKind, loss_of
 from custody.rules.payments import Reservation
 from custody.rules.refusals import Refusal, Rule
 from custody.rules.roster import Roster
@@ -181,8 +181,16 @@ class Asking:
             yield Refusal(
                 Rule.WRONG_WALLET, intent=digest.hex(), got=self.anchor.wallet.hex(), want=intent.wallet.hex()
             )
+        for asset, lost in self._lost(intent):
+            yield Refusal(Rule.DEPOSIT_REVERSED, intent=digest.hex(), lost=lost, asset=asset.symbol)
         if intent.expiry <= self.time:
             yield Refusal(Rule.EXPIRED, intent=digest.hex(), expired=intent.expiry, now=self.time)
+
+    def _lost(self, intent: TransferIntent) -> Iterator[tuple[Asset, int]]:
+        """What its customer had spent of deposits that a reorg took back: nothing more goes out to him until that is filled."""
+        if intent.account.startswith(CUSTOMER):
+            loss = loss_of(Account(AccountKind.CUSTOMER_AVAILABLE, intent.account.removeprefix(CUSTOMER)))
+            yield from ((a, units) for a in self.assets if (units := self.ground.ledger.balances.get((loss, a), 0)))
 
     def _check_balances(self) -> Iterator[Refusal]:
         """The accounts debited, and the wallet, have what these take, whatever else holds or flies."""

@@ -5,19 +5,22 @@ No row is believed: signatures, digests and postings are recomputed from the doc
 one permit that pins an anchor, and only then may a first signature be asked for (law 5). Seats decide again, by themselves.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
+from custody.flows.consolidating import with_small_coins
 from custody.flows.facts import decide, gather
 from custody.flows.inventory import Wallet
 from custody.flows.kernel import Kernel, Outside, ask_outside, check_fee, check_frozen
 from custody.flows.ports import Anchors, Store, UnitOfWork
+from custody.flows.reversals import check_reversed
 from custody.flows.routes import Route, find_route
 from custody.rules import holds, seat_request
 from custody.rules.approvals import Counted, count, satisfied
 from custody.rules.attested import verify_signature
 from custody.rules.coverage import Outflow, check, check_fresh
+from custody.rules.decisions import DECISION, DecisionRecord, record_after
 from custody.rules.errors import InvalidInput
 from custody.rules.hold_origins import check_binding, proposer_of
 from custody.rules.intents import TransferIntent
@@ -71,6 +74,8 @@ class _Judged:
     decision: Decision | None = None
     route: Route | None = None
     material: seat_request.Transfer | None = None
+    record: DecisionRecord | None = None
+    """What `decision` was made from."""
 
 
 @dataclass(frozen=True)
@@ -108,13 +113,13 @@ def authorize(
         return store.run(lambda work: _withhold(work, judge(work), now) or _again())
     wallet, payments = _wallet(tried), tuple(_payment(judged) for judged in tried)
     taken = store.read(lambda work: work.transfers.taken(wallet.chain.name, wallet.name))
-    reservation = anchors.next_anchor(
-        wallet.name,
-        wallet.certificate,
-        payments,
-        taken,
-        lambda outpoints: store.read(lambda work: work.deposits.credited(wallet.chain, outpoints)),
-    )
+
+    def credited(outpoints: Collection[str]) -> Collection[str]:
+        return store.read(lambda work: work.deposits.credited(wallet.chain, outpoints))
+
+    reservation = anchors.next_anchor(wallet.name, wallet.certificate, payments, taken, credited)
+    intents = [judged.transfer.intent for judged in tried]
+    reservation = with_small_coins(kernel, anchors, wallet, intents, payments, reservation, taken, credited)
     permit = Permit(reservation, tuple(digests), statement.message.sequence, now)
     _check_reservation(permit, wallet)
 
@@ -126,11 +131,22 @@ def authorize(
             return withheld
         work.transfers.permit(permit)
         for each in judged:
-            asked = move(each.transfer, Status.PENDING_SIGNATURE, now, None, "signatures of the seats", each.decision)
+            asked = move(
+                each.transfer, Status.PENDING_SIGNATURE, now, None, "signatures of the seats", _kept(work, each)
+            )
             work.transfers.update(asked, each.transfer, f"permit for {reservation.anchor.reference}")
         return _mint(work, permit, judged)
 
     return store.run(record)
+
+
+def _kept(work: UnitOfWork, judged: _Judged) -> DecisionRecord | None:
+    """The new answer's record; the one before it, whose place it takes in the transfer's row, is kept beside."""
+    before = judged.transfer.decision
+    if judged.record is not None and before is not None and "record" in before:
+        digest = judged.transfer.digest.hex()  # two transfers may have been answered alike in the same second
+        work.documents.put(DECISION, f"{digest}/{before['record']}", {"transfer": digest, "decision": before})
+    return judged.record
 
 
 def _again() -> Withheld:
@@ -216,12 +232,13 @@ def _withhold(work: UnitOfWork, judged: Sequence[_Judged], now: int) -> Withheld
         status, sub_status = _place(each.refusals)
         why = waits_for(each.refusals)
         if (status, sub_status, why) != (transfer.status, transfer.sub_status, transfer.waiting_for):
-            work.transfers.update(move(transfer, status, now, sub_status, why, each.decision), transfer)
+            work.transfers.update(move(transfer, status, now, sub_status, why, _kept(work, each)), transfer)
     return Withheld(refused) if refused else None
 
 
 _WAITS: Final[Mapping[Rule, tuple[Status, SubStatus | None]]] = {
     Rule.FROZEN: (Status.BLOCKED, SubStatus.FROZEN),
+    Rule.DEPOSIT_REVERSED: (Status.BLOCKED, SubStatus.FROZEN),
     Rule.COVERAGE: (Status.BLOCKED, SubStatus.BLOCKED_BY_COVERAGE),
     Rule.COVERAGE_UNKNOWN: (Status.BLOCKED, SubStatus.BLOCKED_BY_COVERAGE),
     Rule.STALE: (Status.BLOCKED, SubStatus.BLOCKED_BY_COVERAGE),
@@ -258,7 +275,7 @@ def _judge_all(ground: _Ground, digests: Sequence[bytes]) -> Iterator[_Judged]:
         for digest, refusals in check_together(ground, judged).items():
             shared[digest] += refusals
     for each in judged:
-        yield _Judged(each.transfer, shared[each.transfer.digest], each.decision, each.route, each.material)
+        yield replace(each, refusals=shared[each.transfer.digest])
 
 
 def _judge(ground: _Ground, digest: bytes) -> _Judged:
@@ -275,6 +292,7 @@ def _judge(ground: _Ground, digest: bytes) -> _Judged:
     initiator = proposer_of(transfer.proposal, kernel.roster, ground.now)
     found += _check_initiator(transfer, pinned, initiator, ground.now)
     found += check_frozen(kernel, intent, ground.now)
+    found += check_reversed(ground.work, kernel, intent, ground.now)
     found += check_fee(kernel, intent)
     found += _check_hold(ground, transfer)
     try:
@@ -286,7 +304,7 @@ def _judge(ground: _Ground, digest: bytes) -> _Judged:
         return _Judged(transfer, tuple(found), None, route)
     facts = gather(ground.work, kernel, route, intent, initiator, ground.outside[digest], ground.now, digest)
     try:
-        decision = decide(kernel, route, intent, facts)
+        decision = decide(kernel, intent, facts)
     except Refused as refused:
         return _Judged(transfer, (*found, *refused.refusals), None, route)
     except InvalidInput as error:
@@ -294,7 +312,8 @@ def _judge(ground: _Ground, digest: bytes) -> _Judged:
     approvals = ground.work.transfers.approvals(digest)
     counted = count(approvals, intent, computed, pinned, kernel.roster, ground.now)
     found += _check_decision(transfer, decision, counted, ground.now)
-    return _Judged(transfer, tuple(found), decision, route, _material(ground.work, transfer, route))
+    record = record_after(transfer.decision, decision, facts, ground.now)
+    return _Judged(transfer, tuple(found), decision, route, _material(ground.work, transfer, route), record)
 
 
 def _material(work: UnitOfWork, transfer: Transfer, route: Route) -> seat_request.Transfer:

@@ -10,15 +10,15 @@ from typing import Final
 from custody.flows.kernel import Kernel, Outside
 from custody.flows.ports import UnitOfWork
 from custody.flows.routes import Route, tier_of
+from custody.rules.decisions import decided
 from custody.rules.facts import Destination, Facts, Purpose, business_hours
 from custody.rules.intents import TransferIntent
 from custody.rules.ledger import Account, AccountKind
 from custody.rules.refusals import Refusal, Refused, Rule
-from custody.rules.requirement import Decision, stricter
+from custody.rules.requirement import Decision
 from custody.rules.roster import ApiClient, Person
 from custody.rules.seat_case import role_of
 from custody.rules.transfers import USD_MOST
-from custody.rules.wallets import Tier
 from custody.rules.walls import CUSTOMER
 
 DAY: Final = 86_400
@@ -108,20 +108,12 @@ def _within_accrued(
     return work.transfers.swept(route.asset.symbol, now, digest) + intent.amount <= cap
 
 
-def decide(kernel: Kernel, route: Route, intent: TransferIntent, facts: Facts) -> Decision:
+def decide(kernel: Kernel, intent: TransferIntent, facts: Facts) -> Decision:
     """The stricter answer of the bundle that the intent pins and the newest, with the floors that seats will ask for.
 
     Raises Refused(policy_not_in_force) where the pinned one is not known, InvalidInput for an asset without floors.
     """
     bundles = kernel.bundles(intent.policy)
-    decision: Decision | None = None
-    for bundle in bundles:
-        answer = bundle.rules.evaluate(facts)
-        decision = answer if decision is None else stricter(decision, answer)
-    if decision is None:
+    if not bundles:
         raise Refused([Refusal(Rule.POLICY_OLDER, pinned=intent.policy.hex())])
-    tier, asset = route.source.tier, intent.asset
-    most = min(bundle.rules.floors.automatic_most.get(asset, 0) for bundle in bundles)
-    if tier is not Tier.CUSTOMER_HOT or intent.amount > most:
-        decision = decision.by_people()
-    return decision.with_people(max(b.rules.floors.people_for(tier, asset, intent.amount) for b in bundles))
+    return decided([bundle.rules for bundle in bundles], facts)

@@ -122,7 +122,7 @@ def _judged(work: UnitOfWork, kernel: Kernel, transfer: Transfer, now: int) -> _
     try:
         outside = ask_outside(kernel, intent.account, Address(Chain(intent.chain), intent.destination), now)
         facts = gather(work, kernel, route, intent, initiator, outside, now, transfer.digest)
-        decision = decide(kernel, route, intent, facts)
+        decision = decide(kernel, intent, facts)
     except Unavailable:
         return _Judged(route)  # said as unknown; whoever signs decides again
     except (Refused, InvalidInput) as error:

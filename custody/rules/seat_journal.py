@@ -18,6 +18,7 @@ from custody.rules.intents import Anchor
 from custody.rules.refusals import Refusal, Rule
 from custody.rules.roster import Roster
 from custody.rules.signatures import Signed
+from custody.rules.succession import FIRST, Terms, check_mature, check_signed, check_successor, matures
 from custody.rules.typed import ZERO32, Bytes32, Struct, Uint64, Uint256
 
 DAY: Final = 86_400
@@ -35,6 +36,7 @@ class SigningKind(StrEnum):
     """What a seat records beside what `birth.RecordKind` names."""
 
     SIGNED = "signed"
+    POLICY_SEEN = "policy_seen"
     POLICY = "policy"
     FROZEN = "frozen"
     UNFROZEN = "unfrozen"
@@ -130,12 +132,14 @@ def bind(old: Bound | None, record: SigningRecord) -> Bound:
 class SeatJournal:
     """Everything `decide` may look back on. `policies` are the bundles whose activation this seat verified, the newest last.
 
+    `noted` are activations of the next bundle that wait for their time, with the time at which this seat first saw each.
     `anchors`, `intents` (digest to anchor) and `proposals` (hash to intent's digest) grow for ever. A host may keep each entry
     under a path of its own and hand in only the ones that a request touches, but of those everything it has.
     """
 
     state: SeatState
     policies: tuple[bytes, ...] = ()
+    noted: tuple[tuple[bytes, int], ...] = ()
     freezes: tuple[Signed[Freeze], ...] = ()
     anchors: Mapping[str, Bound] = field(default_factory=dict)
     intents: Mapping[bytes, str] = field(default_factory=dict)
@@ -186,6 +190,7 @@ class SeatJournal:
         return {
             "state": self.state.to_json(),
             "policies": [_hex(bundle) for bundle in self.policies],
+            "noted": [[_hex(activation), str(time)] for activation, time in self.noted],
             "freezes": [freeze.to_json() for freeze in self.freezes],
             "anchors": {key: bound.to_json() for key, bound in self.anchors.items()},
             "intents": {_hex(intent): key for intent, key in self.intents.items()},
@@ -206,6 +211,9 @@ class SeatJournal:
             return cls(
                 state=SeatState.from_json(data["state"]),
                 policies=tuple(_bytes(bundle) for bundle in data["policies"]),
+                noted=tuple(
+                    (_bytes(activation), int(time)) for activation, time in data.get("noted", ())
+                ),  # none: the delay begins
                 freezes=tuple(Signed.from_json(Freeze, freeze) for freeze in data["freezes"]),
                 anchors={str(key): Bound.from_json(bound) for key, bound in data["anchors"].items()},
                 intents={_bytes(intent): str(key) for intent, key in data["intents"].items()},
@@ -224,10 +232,15 @@ Learned = SeatJournal | tuple[Refusal, ...]
 """The journal after it learned something, or at least one refusal."""
 
 
-def admit_policy(journal: SeatJournal, signed: Signed[PolicyActivation], now: int) -> Learned:
-    """Put a bundle in force: it succeeds the newest one, is mature, and owners other than its author signed it (TRUST.md).
+def admit_policy(
+    journal: SeatJournal, signed: Signed[PolicyActivation], now: int, terms: Terms | None = None
+) -> Learned:
+    """Put a bundle in force: it succeeds the newest one, everybody signed whom that one asks for, and its delay is over.
 
-    The same activation again changes nothing. Whoever hands bundles to `decide` must have hashed them.
+    `terms` are what the bundle in force asks of this one, which the host worked out from both bundles' documents; the first needs
+    none. The delay counts from when this seat first saw the activation: handed in for the first time it is only noted, and
+    `check_admitted` says from when it counts. The same activation again changes nothing. Whoever hands bundles to `decide` must
+    have hashed them.
     """
     roster, activation = journal.roster, signed.message
     if roster is None:
@@ -236,17 +249,36 @@ def admit_policy(journal: SeatJournal, signed: Signed[PolicyActivation], now: in
         return journal
     newest = journal.policies[-1] if journal.policies else ZERO32
     time = max(now, journal.state.time)
-    refusals: list[Refusal] = []
-    if activation.previous != newest or activation.bundle in journal.policies:
-        refusals.append(Refusal(Rule.NOT_SUCCESSOR, got=activation.previous.hex(), want=newest.hex()))
-    if time < activation.not_before:
-        refusals.append(Refusal(Rule.TOO_EARLY, not_before=activation.not_before, now=time))
-    owners = frozenset(roster.version.policy_owners) - {activation.author}
-    refusals += roster.check_quorum(signed, roster.version.thresholds.policy, owners, time)
+    asked = FIRST if not journal.policies else terms
+    refusals = [*check_successor(activation, newest, journal.policies)]
+    if asked is None:
+        refusals.append(Refusal(Rule.NOT_SUCCESSOR, want="the terms of the bundle in force"))
+        return tuple(refusals)
+    refusals += check_signed(signed, asked, roster, time)
     if refusals:
         return tuple(refusals)
-    after = journal._recorded(SigningKind.POLICY, activation.struct_hash, now)  # noqa: SLF001
-    return replace(after, policies=(*journal.policies, activation.bundle))
+    digest, known = activation.struct_hash, dict(journal.noted)
+    if digest not in known and asked.delay > 0:
+        noted = (*journal.noted, (digest, time))
+        return replace(journal._recorded(SigningKind.POLICY_SEEN, digest, now), noted=noted)  # noqa: SLF001
+    if early := (*check_mature(activation, asked, known.get(digest, time), time),):
+        return early
+    after = journal._recorded(SigningKind.POLICY, digest, now)  # noqa: SLF001
+    return replace(after, policies=(*journal.policies, activation.bundle), noted=())
+
+
+def check_admitted(journal: SeatJournal, activation: PolicyActivation, terms: Terms | None) -> Iterator[Refusal]:
+    """Whether a bundle that was handed in is the one that this seat goes by now; if not, from when it may be."""
+    seen = dict(journal.noted).get(activation.struct_hash)
+    if seen is not None and terms is not None:
+        yield Refusal(
+            Rule.TOO_EARLY,
+            path=terms.path,
+            seen=seen,
+            delay=terms.delay,
+            not_before=matures(activation, terms, seen),
+            now=journal.state.time,
+        )
 
 
 def admit_freeze(journal: SeatJournal, signed: Signed[Freeze], now: int) -> Learned:

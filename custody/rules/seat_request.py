@@ -14,6 +14,7 @@ from custody.rules.approvals import Approval
 from custody.rules.certificates import Enrolment, Rotation, WalletCertificate
 from custody.rules.errors import InvalidInput
 from custody.rules.hot_bands import HotBand
+from custody.rules.housekeeping import Consolidation
 from custody.rules.intents import Proposal, TransferIntent, Void
 from custody.rules.ledger import canonical
 from custody.rules.payouts import Payload, PsbtPayload, SafeTx, ToSign
@@ -137,13 +138,17 @@ class Request:
 class BundleInForce:
     """A policy bundle as a seat uses it: its rules, its asset registry and its fee schedule, all under one hash.
 
-    `hot` are the levels that rebalancing aims at, by asset; a seat asks for none of them: its rules refuse above the cap.
+    `hot` are the levels that rebalancing aims at, `consolidation` when small coins are joined, `deposit_sweeps` from how many base
+    units on a deposit address is swept, each by asset. A seat asks for none of them: its rules refuse above the cap, and what a payout
+    may cost was approved.
     """
 
     rules: PolicyInForce
     assets: Assets
     fees: FeeSchedule
     hot: Mapping[str, HotBand] = made(default_factory=dict)
+    consolidation: Mapping[str, Consolidation] = made(default_factory=dict)
+    deposit_sweeps: Mapping[str, int] = made(default_factory=dict)
 
     @property
     def hash(self) -> bytes:

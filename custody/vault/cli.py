@@ -50,13 +50,13 @@ def init(name: Name, approle: AppRole) -> None:
 @app.command()
 def serve(name: Name, approle: AppRole, socket: Socket, genesis: Genesis = None) -> None:
     """Host the seat on its socket until SIGTERM."""
-    from custody.seating import read_bundle
+    from custody.seating import read_bundle, terms
     from custody.vault.host import serve_seat
 
     def ready() -> None:
         typer.echo(f"seat {name} answers on {socket}", err=True)
 
-    serve_seat(name, approle, socket, read_bundle=read_bundle, genesis=_digest(genesis), ready=ready)
+    serve_seat(name, approle, socket, read_bundle=read_bundle, terms=terms, genesis=_digest(genesis), ready=ready)
 
 
 @app.command()

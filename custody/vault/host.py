@@ -18,6 +18,8 @@ from custody.rules.refusals import Refusal, Refused, Rule
 from custody.rules.roster import RosterVersion
 from custody.rules.seat_request import Request
 from custody.rules.signatures import Signed
+from custody.rules.statements import Statement
+from custody.rules.succession import JudgeTerms
 from custody.rules.wallets import Chain
 from custody.vault.openbao import OpenBaoClient
 from custody.vault.seat import ReadBundle, SeatHost
@@ -81,9 +83,10 @@ def _signing_handlers(seat: SeatHost) -> Mapping[str, Handler]:
     """What comes after birth: policy, payloads, freezes, and the journal for whoever audits it."""
 
     def admit_policy(body: object) -> object:
-        signed, documents = read_body(body, "signed", "documents")
+        signed, documents, told = read_body(body, "signed", "documents", "statement")
         activation = Signed.from_json(PolicyActivation, signed)
-        return seat.admit_policy(activation, read_object(documents, "documents")).to_json()
+        statement = None if told is None else Signed.from_json(Statement, told)
+        return seat.admit_policy(activation, read_object(documents, "documents"), statement).to_json()
 
     def freeze(body: object) -> object:
         return seat.freeze(Signed.from_json(Freeze, read_body(body, "signed")[0])).to_json()
@@ -108,13 +111,14 @@ def serve_seat(
     path: Path,
     *,
     read_bundle: ReadBundle,
+    terms: JudgeTerms,
     clock: Clock = wall_clock,
     genesis: bytes | None = None,
     ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Host a seat until SIGTERM. Raises InvalidInput or Unavailable where it cannot begin."""
     harden()
-    seat = SeatHost(name, OpenBaoClient.from_file(approle), check_script, clock, read_bundle=read_bundle)
+    seat = SeatHost(name, OpenBaoClient.from_file(approle), check_script, clock, read_bundle=read_bundle, terms=terms)
     seat.status()  # a wrong AppRole, a sealed server or another seat's vault shows now, not at the first signature
     serve(path, seat_handlers(seat, genesis), ready)
 

@@ -12,6 +12,7 @@ from custody.rules.payments import SeatSignatures
 from custody.rules.roster import RosterVersion
 from custody.rules.seat_request import Request
 from custody.rules.signatures import Key, Signature, Signed
+from custody.rules.statements import Statement
 from custody.rules.wallets import Chain
 from custody.vault.seat_memory import Line
 from custody.wire import Client
@@ -61,9 +62,16 @@ class RemoteSeat:
         """See `SeatPort`."""
         return self._head(self._client.call("accept", {"signed": signed.to_json()}))
 
-    def admit_policy(self, signed: Signed[PolicyActivation], documents: Mapping[str, object]) -> Signed[SeatHead]:
+    def admit_policy(
+        self,
+        signed: Signed[PolicyActivation],
+        documents: Mapping[str, object],
+        statement: Signed[Statement] | None = None,
+    ) -> Signed[SeatHead]:
         """See `SeatPort`."""
-        return self._head(self._client.call("admit_policy", {"signed": signed.to_json(), "documents": dict(documents)}))
+        told = None if statement is None else statement.to_json()
+        asked = {"signed": signed.to_json(), "documents": dict(documents), "statement": told}
+        return self._head(self._client.call("admit_policy", asked))
 
     def freeze(self, signed: Signed[Freeze]) -> Signed[SeatHead]:
         """See `SeatPort`."""

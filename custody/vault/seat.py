@@ -14,6 +14,7 @@ from typing import Any, Final
 from custody.chains.payloads import decode
 from custody.flows.ports import Clock
 from custody.rules import birth, seat_journal
+from custody.rules.attested import verify_signature
 from custody.rules.birth import CheckScript, Outcome, SeatRecord, SeatState, Step
 from custody.rules.certificates import SeatHead, SeatKey, WalletCertificate, WalletKey
 from custody.rules.errors import Unavailable
@@ -26,6 +27,8 @@ from custody.rules.seat import decide
 from custody.rules.seat_journal import Learned, SeatJournal
 from custody.rules.seat_request import BundleInForce, Policies, Request
 from custody.rules.signatures import Key, Signature, Signed
+from custody.rules.statements import Statement
+from custody.rules.succession import JudgeTerms, Terms
 from custody.rules.typed import Domain, Struct
 from custody.rules.wallets import Chain
 from custody.vault.seat_memory import Line, SeatMemory, check_size
@@ -57,6 +60,7 @@ class SeatHost:
         entropy: Entropy = os.urandom,
         *,
         read_bundle: ReadBundle,
+        terms: JudgeTerms,
     ) -> None:
         self._name = name
         self._vault = vault
@@ -66,6 +70,7 @@ class SeatHost:
         self._clock = clock
         self._entropy = entropy
         self._read_bundle = read_bundle
+        self._terms = terms
         self._bundles: dict[bytes, BundleInForce] = {}
 
     @property
@@ -110,21 +115,46 @@ class SeatHost:
         check = self._check_script
         return self._signed_head(self._move(lambda state, now: birth.accept_certificate(state, signed, check, now)))
 
-    def admit_policy(self, signed: Signed[PolicyActivation], documents: Mapping[str, object]) -> Signed[SeatHead]:
-        """Put a bundle in force: its owners' activation, and its documents, which this seat reads and hashes. Raises Refused."""
+    def admit_policy(
+        self,
+        signed: Signed[PolicyActivation],
+        documents: Mapping[str, object],
+        statement: Signed[Statement] | None = None,
+    ) -> Signed[SeatHead]:
+        """Put a bundle in force: its owners' activation, and its documents, which this seat reads and hashes. Raises Refused.
+
+        One that follows another is only noted the first time, and too_early says from when it counts: by the path that this seat
+        works out from both bundles' documents, the old ones out of its own vault. `statement` tells a devnet's time.
+        """
         bundle, activation = self._read_bundle(documents), signed.message
         if bundle.hash != activation.bundle:
             got, want = activation.bundle.hex(), bundle.hash.hex()
             raise Refused([Refusal(Rule.NOT_SUCCESSOR, field="bundle", got=got, want=want)])
+        asked = self._asked_of(self._memory.load().journal, activation, documents)
 
         def learn(journal: SeatJournal, now: int) -> Learned:
-            learned = seat_journal.admit_policy(journal, signed, now)
-            if isinstance(learned, SeatJournal) and learned is not journal:
+            told = _told(journal, statement, now)
+            learned = told if isinstance(told, tuple) else seat_journal.admit_policy(journal, signed, told, asked)
+            if isinstance(learned, SeatJournal) and learned.policies != journal.policies:
                 # before the journal names it: a crash between leaves a document that nothing reads, not a gap
                 self._keep_bundle(bundle, documents)
             return learned
 
-        return self._learn(learn, signed)
+        head = self._learn(learn, signed)
+        raise_if(seat_journal.check_admitted(self._memory.load().journal, activation, asked))
+        return head
+
+    def _asked_of(
+        self, journal: SeatJournal, activation: PolicyActivation, documents: Mapping[str, object]
+    ) -> Terms | None:
+        """What the bundle in force asks of this one; None where it does not follow that bundle, which is refused for that."""
+        if not journal.policies or activation.previous != journal.policies[-1]:
+            return None
+        newest = journal.policies[-1]
+        stored, _ = self._vault.read(bundle_path(newest))
+        if stored is None or self._read_bundle(stored).hash != newest:
+            raise Unavailable(f"seat {self._name}", f"its vault has lost policy bundle {newest.hex()}")
+        return self._terms(stored, documents)
 
     def freeze(self, signed: Signed[Freeze]) -> Signed[SeatHead]:
         """Take a freeze that one person signed. Raises Refused."""
@@ -290,3 +320,11 @@ class SeatHost:
         if learned is not held.journal:
             held = self._memory.commit(held, learned, signed.to_json(), share)
         return self._signed_head(held.state)
+
+
+def _told(journal: SeatJournal, statement: Signed[Statement] | None, now: int) -> int | tuple[Refusal, ...]:
+    """This machine's time; in a devnet that declares it, the attestor's where that is later. A statement that is nobody's is refused."""
+    roster = journal.roster
+    if statement is None or roster is None or roster.version.clock != "statement":
+        return now
+    return tuple(verify_signature(statement, roster)) or max(now, statement.message.time)

@@ -26,7 +26,7 @@ from api.deriving import RemoteDeriver
 from api.parts import ApiParts
 from custody.chains.addresses import ChainDeriver
 from custody.commands.deriver import deriver_handlers
-from custody.flows.mirror import ACTIVATION, CERTIFICATE, ROSTER, put_signed
+from custody.flows.mirror import ACTIVATION, BUNDLE, CERTIFICATE, ROSTER, put_signed
 from custody.flows.ports import Branch, UnitOfWork
 from custody.rules.amounts import Amount
 from custody.rules.certificates import DepositAddress
@@ -196,7 +196,7 @@ class TestServed:
             thread.join()
         assert len(set(found)) == 1
         assert all(rules_of(error) == {Rule.IDEMPOTENCY_IN_FLIGHT} for error in refused)
-        assert len(api.treasury.store.read(lambda work: work.transfers.page())) == 1
+        assert len(api.treasury.store.read(lambda work: work.transfers.examine())) == 1
 
     def test_a_bug_tells_nothing(self) -> None:
         """500 as a problem, without a word of what happened."""
@@ -263,6 +263,7 @@ def home_of(folder: Path, *, activated: bool = True) -> Settings:
             put_signed(work.documents, CERTIFICATE, certificate)
         if activated:
             document = signed_by(activation, world().domain, [secp256k1("ana"), secp256k1("bo")])
+            work.documents.put(BUNDLE, loaded.hash.hex(), loaded.to_json())
             work.documents.put(ACTIVATION, loaded.hash.hex(), document.to_json())
 
     store.run(furnish)

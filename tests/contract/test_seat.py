@@ -24,7 +24,7 @@ from custody.rules.roster import RosterVersion
 from custody.rules.signatures import Signed
 from custody.rules.typed import ZERO32
 from custody.rules.wallets import Chain, Tier
-from custody.seating import read_bundle
+from custody.seating import read_bundle, terms
 from custody.vault.attestor_key import AttestorVault
 from custody.vault.host import seat_handlers
 from custody.vault.keyring import RemoteSeat
@@ -73,7 +73,7 @@ class Subject:
 def subject(vault: Vault) -> Iterator[Subject]:
     """A new seat named hot-1: in memory called directly, over a real vault called by wire."""
     clock = Clock()
-    host = SeatHost("hot-1", vault, check_script, clock, read_bundle=read_bundle)
+    host = SeatHost("hot-1", vault, check_script, clock, read_bundle=read_bundle, terms=terms)
     if isinstance(vault, FakeVault):
         yield Subject(host, host, clock)
         return

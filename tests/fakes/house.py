@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from custody.chains.addresses import ChainDeriver
-from custody.flows.attestation import Attestor, InForce
+from custody.flows.attestation import Attestor, InForce, Standing
 from custody.flows.deposits import StepReport, step
 from custody.flows.inventory import Inventory, InventoryReader, Wallet
 from custody.flows.mirror import CERTIFICATE, ROSTER, put_signed
@@ -188,7 +188,7 @@ class House:
     def attestor(self, evm: Sequence[FakeChain] = (), **changes: object) -> Attestor:
         """A fresh attestor process over the same vault, as after a restart."""
         oldest = {EVM: 10**6, BTC: 10**6}
-        in_force = InForce(SCHEDULE.bundle, ASSETS, {SCHEDULE.bundle: SCHEDULE}, oldest, lambda *_: iter(()))
+        in_force = InForce(ASSETS, oldest, lambda *_: Standing(SCHEDULE.bundle, {SCHEDULE.bundle: SCHEDULE}))
         nodes: dict[Chain, list[ChainView]] = {EVM: list(evm) or [self.evm], BTC: [self.btc]}
         attestor = Attestor(
             self.store,

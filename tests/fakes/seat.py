@@ -23,7 +23,7 @@ from custody.rules.roster import Person, Roster, RosterSeat, RosterVersion, Thre
 from custody.rules.signatures import Key, Signed
 from custody.rules.typed import ZERO32, Domain, Struct
 from custody.rules.wallets import Chain, Tier
-from custody.seating import read_bundle
+from custody.seating import read_bundle, terms
 from custody.vault.seat import SeatHost
 from custody.vault.storage import CasConflict, Vault
 
@@ -238,7 +238,7 @@ class Deployment:
 
 def seat_in_memory(name: str, vault: Vault | None = None, clock: Callable[[], int] = Clock()) -> SeatHost:  # noqa: B008
     """A seat over a vault in memory, with the real chain code."""
-    return SeatHost(name, vault or FakeVault(), check_script, clock, read_bundle=read_bundle)
+    return SeatHost(name, vault or FakeVault(), check_script, clock, read_bundle=read_bundle, terms=terms)
 
 
 def rules_of(refused: Refused) -> set[Rule]:

@@ -64,11 +64,11 @@ def test_ten_times_the_load() -> None:
     assert sorted(answer.status for answer in answers) == [201] * MOST + [429] * 9 * MOST
     busy = [answer for answer in answers if answer.status == 429]
     assert {(answer.rule, answer.headers["retry-after"]) for answer in busy} == {("too_many_writes_waiting", "1")}
-    assert len(api.treasury.store.read(lambda work: work.transfers.page(0, 100))) == MOST
+    assert len(api.treasury.store.read(lambda work: work.transfers.examine(0, 100))) == MOST
     for number, answer in enumerate(answers):
         if answer.status == 429:
             assert api.send("POST", PATH, *_request(api, number)).status == 201
-    assert len(api.treasury.store.read(lambda work: work.transfers.page(0, 100))) == 10 * MOST
+    assert len(api.treasury.store.read(lambda work: work.transfers.examine(0, 100))) == 10 * MOST
 
 
 def test_what_is_turned_away_at_the_door_may_come_again_unchanged() -> None:

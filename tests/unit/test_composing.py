@@ -9,7 +9,7 @@ import pytest
 from custody.chains.addresses import ChainDeriver
 from custody.composing import BITCOIN_MAXIMUM_FEE, MirrorKernel, maximum_fees, read_genesis
 from custody.flows import freezes
-from custody.flows.mirror import ACTIVATION, CERTIFICATE, ROSTER, put_signed
+from custody.flows.mirror import ACTIVATION, BUNDLE, CERTIFICATE, ROSTER, put_signed
 from custody.flows.ports import UnitOfWork
 from custody.rules.errors import InvalidInput, Unavailable
 from custody.rules.governance import Freeze, PolicyActivation
@@ -33,6 +33,7 @@ def furnished(owners: tuple[str, ...] = ("ana", "bo"), not_before: int = NOW) ->
         for certificate in world().certificates.values():
             put_signed(work.documents, CERTIFICATE, certificate)
         if owners:
+            work.documents.put(BUNDLE, shipped().hash.hex(), shipped().to_json())
             work.documents.put(ACTIVATION, shipped().hash.hex(), signed.to_json())
 
     store.run(furnish)
@@ -41,7 +42,7 @@ def furnished(owners: tuple[str, ...] = ("ana", "bo"), not_before: int = NOW) ->
 
 def mirror(store: FakeStore, genesis: bytes = b"") -> MirrorKernel:
     """Over it, on this machine's clock; the attestor is not asked."""
-    return MirrorKernel(store, genesis or world().domain.genesis, shipped(), ChainDeriver(), never, lambda: NOW)
+    return MirrorKernel(store, genesis or world().domain.genesis, shipped().assets, ChainDeriver(), never, lambda: NOW)
 
 
 def never() -> int:
@@ -86,10 +87,10 @@ def test_a_roster_by_the_statements_time(told: int, version: int) -> None:
     born, store = house.deployment(), FakeStore()
     for signed in (born.genesis(), born.people_sign(born.successor(not_before=NOW + 100))):
         store.run(lambda work, signed=signed: put_signed(work.documents, ROSTER, signed))  # type: ignore[misc]
-    read = MirrorKernel(store, born.domain.genesis, shipped(), ChainDeriver(), lambda: told, lambda: NOW)
+    read = MirrorKernel(store, born.domain.genesis, shipped().assets, ChainDeriver(), lambda: told, lambda: NOW)
     assert [roster.version.version for roster in read.rosters()][-1] == version
     assert read.clock() == told
-    late = MirrorKernel(store, born.domain.genesis, shipped(), ChainDeriver(), lambda: NOW - 5, lambda: NOW)
+    late = MirrorKernel(store, born.domain.genesis, shipped().assets, ChainDeriver(), lambda: NOW - 5, lambda: NOW)
     assert late.clock() == NOW
 
 

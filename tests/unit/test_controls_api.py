@@ -66,6 +66,19 @@ def began(at: int) -> Callable[[], Api]:
     return lambda: Api(changes={"begun": at})
 
 
+def set_back() -> Attempt:
+    """A nonce that was taken, forgotten while the clock was a day ahead, and comes again once the clock is right."""
+    window = Window(NOW - 1000)
+    for nonce, now in (("mine", NOW), ("another", NOW + 86_400)):
+        assert window.admit("backend", nonce, now) is None
+
+    def attempt() -> set[Rule]:
+        refusal = window.admit("backend", "mine", NOW + 1)
+        return set() if refusal is None else {refusal.rule}
+
+    return attempt
+
+
 def posted(**changes: Any) -> Headers:
     """Headers of a POST of the usual body."""
     return sign("POST", body=BODY, **changes)
@@ -107,6 +120,7 @@ GATE: Final = [
     Case("another body", c(identity._check_digest, Rule.CONTENT_DIGEST), asked(posted, b'{"id":"eve"}')),
     Case("a nonce that can be guessed", c(identity.identify, Rule.NOT_COVERED), asked(lambda: sign(nonce="short"))),
     Case("replayed", c(Window.admit, Rule.REPLAYED), asked(sign, before=True)),
+    Case("replayed, after a clock that was a day ahead", c(Window.admit, Rule.STALE), set_back),
     Case("from the future", c(Window.check_age, Rule.TOO_EARLY), asked(lambda: sign(created=NOW + 60))),
     Case(
         "old, whatever its expiry",

@@ -54,6 +54,16 @@ def lapsed(desk: Desk) -> list[bytes]:
     return [digest]
 
 
+def lost(desk: Desk) -> list[bytes]:
+    """A reorg took a deposit that ana had spent: her ether stays too."""
+    desk.coin(address_of("ana", BTC, 0))
+    digest = desk.hold()
+    desk.hold(chain=BTC.name, amount=desk.house.balance("ana", "BTC") - 5_000)
+    desk.house.btc.reorg(3)
+    desk.house.settle(desk.house.btc)
+    return [digest]
+
+
 def bound_elsewhere(desk: Desk) -> list[bytes]:
     """An intent that was attested for nonce 1: two chances to be paid."""
     digest = desk.hold()
@@ -111,6 +121,7 @@ CASES: Final = [
         c(Asking._check_coins, Rule.COIN_GONE, 2),
         coins(DERIVE.derive(certificate(Tier.CUSTOMER_COLD, BTC), Branch.RECEIVE, 0), booked=True),
     ),
+    Case("a deposit is lost to a reorg", c(Asking._check_intent, Rule.DEPOSIT_REVERSED), asked(lost)),
     Case("expired", c(Asking._check_intent, Rule.EXPIRED), asked(lapsed)),
     Case(
         "more than the wallet has",

@@ -10,12 +10,16 @@ import pytest
 from custody.flows import authorization
 from custody.flows.authorization import Withheld
 from custody.flows.kernel import check_frozen
+from custody.flows.ports import UnitOfWork
+from custody.flows.reversals import check_reversed
 from custody.rules import approvals, coverage
 from custody.rules.approvals import Approval
 from custody.rules.attested import verify_signature
 from custody.rules.certificates import WalletCertificate
 from custody.rules.governance import Freeze
 from custody.rules.hold_origins import check_binding
+from custody.rules.ledger import reverse
+from custody.rules.origins import NativeProof, Reversal
 from custody.rules.payments import Credited, Payment, Reservation, none_credited
 from custody.rules.refusals import Rule
 from custody.rules.requirement import Decision, Outcome, Requirement
@@ -27,14 +31,16 @@ from custody.rules.wallets import Tier
 from tests.fakes.controls import Attempt, Case, Control, check_complete, rules_against
 from tests.fakes.seat import EVM, NOW, YEAR, ed25519, signed_by
 from tests.fakes.treasury import (
+    AVAILABLE,
     FakeAnchors,
     Treasury,
+    deposit,
     inside,
     kernel,
     proposal,
     statement,
 )
-from tests.fakes.trust import answers, world
+from tests.fakes.trust import ETH, answers, world
 from tests.unit.signers import LATER, ROSTER
 from tests.unit.signers import NOW as SIGNED_AT
 from tests.unit.test_approvals import DIGEST, ELSEWHERE, INTENT, OTHER, approval, roster
@@ -116,6 +122,24 @@ def frozen() -> Attempt:
     """Somebody stopped the account."""
     t, made = approved()
     t.kernel = replace(t.kernel, freezes=(Freeze("customer:ada", "odd", NOW, NOW + 10),))
+    return permitted(t, made)
+
+
+def reversed_deposit(*, spent: bool) -> Attempt:
+    """A reorg took back a deposit of ada's; where she had spent it, as much came in again, which filled the loss but for a part."""
+    t, made = approved()
+
+    def work(work: UnitOfWork) -> None:
+        credited = work.journal.append(deposit(ETH, ONE, AVAILABLE, height=90), NOW)
+        proof = credited.entry.origin
+        assert isinstance(proof, NativeProof)
+        origin = Reversal(credited.position, proof.chain, proof.height, proof.block, b"\7" * 32)
+        had = {} if spent else {(AVAILABLE, ETH): ONE}
+        work.journal.append(reverse(credited, origin, had), NOW)
+        if spent:  # in a row that says so: only the loss still stands
+            work.journal.append(deposit(ETH, ONE, AVAILABLE, height=91), NOW)
+
+    t.store.run(work)
     return permitted(t, made)
 
 
@@ -236,6 +260,8 @@ AUTHORIZATION: Final = [
     ),
     Case("another's initiator, who then approves", c(a._check_initiator, Rule.SIGNER_UNKNOWN), lambda: forged(initiator="ana")),
     Case("frozen", c(check_frozen, Rule.FROZEN), frozen),
+    Case("a deposit was reversed", c(check_reversed, Rule.DEPOSIT_REVERSED), lambda: reversed_deposit(spent=False)),
+    Case("and is lost", c(check_reversed, Rule.DEPOSIT_REVERSED, 2), lambda: reversed_deposit(spent=True)),
     Case("held by somebody else's entry", c(a._check_hold, Rule.HOLD), lambda: with_row(hold=1)),
     Case("never held", c(a._check_hold, Rule.HOLD), lambda: with_row(hold=None)),
     Case("out of another wallet", c(a._check_route, Rule.WRONG_WALLET), lambda: forged(wallet=OPERATIONAL.wallet)),

@@ -11,6 +11,7 @@ import pytest
 
 from custody.cli import main
 from tests.fakes.trust import roster
+from tests.transcripts import ROOT, renewed
 from tests.unit.shipped import SHIPPED
 
 TRANSFER: Final = """from: customer_hot
@@ -175,3 +176,9 @@ def test_prove_and_diff_show_a_backdoor(capsys: pytest.CaptureFixture[str], fold
     report = json.loads(run(capsys, "diff", SHIPPED, folder, "--json")[1])
     assert report["verdict"] == "weaker"
     assert run(capsys, "diff", folder, SHIPPED)[0] == 0
+
+
+def test_transcripts_are_what_the_commands_print() -> None:
+    """The document for reviewers shows no output that its commands do not give (`python -m tests.transcripts FILE --write`)."""
+    text = (ROOT / "docs" / "policy-review.md").read_text(encoding="utf-8")
+    assert renewed(text) == text

@@ -3,7 +3,7 @@
 
 import json
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -16,15 +16,18 @@ from custody.rules.refusals import Refusal, Rule
 from custody.rules.requirement import Outcome
 from custody.rules.seat import decide
 from custody.rules.seat_journal import (
+    Learned,
     SeatJournal,
     admit_freeze,
     admit_policy,
     admit_unfreeze,
     anchor_key,
+    check_admitted,
 )
 from custody.rules.seat_request import Plan, Request
 from custody.rules.signatures import Signed
 from custody.rules.statements import SeatPosition
+from custody.rules.succession import Terms
 from custody.rules.typed import ZERO32
 from custody.rules.wallets import Tier
 from tests.fakes.attacks import HOT, OTHER, bitcoin_sweep, hot, rotation, sweep, void
@@ -43,6 +46,8 @@ from tests.fakes.trust import (
 )
 
 AUTO = answers(Outcome.AUTOMATIC)
+BURNED: Final = b"\x0d" * 32
+"""A bundle that never was in force."""
 
 
 def answer(b: Built, journal: SeatJournal | None = None, now: int | None = None) -> tuple[Refusal, ...] | Plan:
@@ -277,34 +282,121 @@ def test_time_never_runs_back_and_never_runs_away() -> None:
     assert signed(ahead).state.time == b.request.statement.message.time + 30
 
 
+TERMS: Final = Terms(owners=2, delay=3600)
+LOOSER: Final = Terms(owners=3, delay=172_800, loosens=("rules.yaml: R01 is gone",))
+CLAIMS: Final = Terms(owners=2, delay=3600, group="risk", people=2)
+
+
 def activation(
-    bundle: bytes = OTHER, previous: bytes = BUNDLE, author: str = "cy", not_before: int = NOW
+    bundle: bytes = OTHER, previous: bytes = BUNDLE, author: str = "dee", not_before: int = NOW
 ) -> PolicyActivation:
-    """A next bundle."""
+    """A next bundle, written by somebody who owns no policy."""
     return PolicyActivation(bundle, previous, OTHER, author, not_before)
 
 
+def admit(
+    journal: SeatJournal, said: PolicyActivation, people: tuple[str, ...], now: int, terms: Terms | None = TERMS
+) -> Learned:
+    """What a journal says to an activation that these people signed."""
+    signed = signed_by(said, world().domain, [secp256k1(name) for name in people])
+    return admit_policy(journal, signed, now, terms)
+
+
 @pytest.mark.parametrize(
-    ("said", "people", "rule"),
+    ("said", "people", "terms", "rule"),
     [
-        pytest.param(activation(), ("ana", "bo"), None, id="two owners"),
-        pytest.param(activation(), ("ana",), Rule.QUORUM_NOT_REACHED, id="one owner"),
-        pytest.param(activation(author="bo"), ("ana", "bo"), Rule.QUORUM_NOT_REACHED, id="the author does not count"),
-        pytest.param(activation(), ("ana", "dee"), Rule.QUORUM_NOT_REACHED, id="somebody who owns no policy"),
-        pytest.param(activation(previous=ZERO32), ("ana", "bo"), Rule.NOT_SUCCESSOR, id="not the successor"),
-        pytest.param(activation(not_before=NOW + 1), ("ana", "bo"), Rule.TOO_EARLY, id="not mature"),
+        pytest.param(activation(), ("ana", "bo"), TERMS, None, id="two owners"),
+        pytest.param(activation(), ("ana",), TERMS, Rule.QUORUM_NOT_REACHED, id="one owner"),
+        pytest.param(
+            activation(author="bo"), ("ana", "bo"), TERMS, Rule.QUORUM_NOT_REACHED, id="the author never counts"
+        ),
+        pytest.param(activation(author="bo"), ("ana", "cy"), TERMS, None, id="two besides the author"),
+        pytest.param(
+            activation(author="nobody"), ("ana", "bo"), TERMS, Rule.SIGNER_UNKNOWN, id="an author nobody knows"
+        ),
+        pytest.param(activation(), ("ana", "dee"), TERMS, Rule.QUORUM_NOT_REACHED, id="somebody who owns no policy"),
+        pytest.param(activation(), ("ana", "bo"), LOOSER, Rule.QUORUM_NOT_REACHED, id="weaker: two of three"),
+        pytest.param(activation(), ("ana", "bo", "cy"), LOOSER, None, id="weaker: three"),
+        pytest.param(
+            activation(author="cy"), ("ana", "bo", "cy"), LOOSER, Rule.QUORUM_NOT_REACHED, id="weaker: its author third"
+        ),
+        pytest.param(activation(), ("ana", "bo"), CLAIMS, Rule.QUORUM_NOT_REACHED, id="claims: one of risk"),
+        pytest.param(activation(), ("ana", "bo", "cy"), CLAIMS, None, id="claims: two of risk, owners too"),
+        pytest.param(
+            activation(author="cy"), ("ana", "bo", "cy"), CLAIMS, Rule.QUORUM_NOT_REACHED, id="claims: their author"
+        ),
+        pytest.param(
+            activation(), ("ana", "bo"), replace(TERMS, owners=1), None, id="the roster's own two at the least"
+        ),
+        pytest.param(
+            activation(), ("ana",), replace(TERMS, owners=1), Rule.QUORUM_NOT_REACHED, id="a bundle that asks for fewer"
+        ),
+        pytest.param(activation(), ("ana", "bo"), None, Rule.NOT_SUCCESSOR, id="terms that nobody worked out"),
+        pytest.param(activation(previous=BURNED), ("ana", "bo"), TERMS, Rule.NOT_SUCCESSOR, id="not the successor"),
+        pytest.param(
+            replace(activation(), diff_report=ZERO32), ("ana", "bo"), TERMS, Rule.MALFORMED, id="without a report"
+        ),
     ],
 )
-def test_a_policy_counts_by_its_owners(said: PolicyActivation, people: tuple[str, ...], rule: Rule | None) -> None:
-    """A bundle succeeds the one in force, matures, and owners other than its author signed it."""
-    learned = admit_policy(journal_of(), signed_by(said, world().domain, [secp256k1(name) for name in people]), NOW)
-    if rule is None:
-        assert isinstance(learned, SeatJournal)
-        assert learned.policies == (BUNDLE, OTHER)
-        back = signed_by(activation(BUNDLE, OTHER), world().domain, [secp256k1("ana"), secp256k1("bo")])
-        assert rules(admit_policy(learned, back, NOW)) == {Rule.NOT_SUCCESSOR}
-    else:
+def test_a_policy_counts_by_its_owners(
+    said: PolicyActivation, people: tuple[str, ...], terms: Terms | None, rule: Rule | None
+) -> None:
+    """A bundle succeeds the one in force, and everybody signed whom that one asks for; then it is noted, and waits."""
+    learned = admit(journal_of(), said, people, NOW, terms)
+    if rule is not None:
         assert rules(learned) == {rule}
+        return
+    assert isinstance(learned, SeatJournal)
+    assert (learned.policies, learned.noted) == ((BUNDLE,), ((said.struct_hash, NOW),))
+    assert [r.rule for r in check_admitted(learned, said, terms)] == [Rule.TOO_EARLY]
+
+
+@pytest.mark.parametrize(
+    ("terms", "not_before", "first", "earliest"),
+    [
+        pytest.param(TERMS, NOW, NOW, NOW + 3600, id="stricter: an hour"),
+        pytest.param(LOOSER, NOW, NOW, NOW + 172_800, id="weaker: two days"),
+        pytest.param(TERMS, 0, NOW + 500, NOW + 4100, id="dated back: from its first sight"),
+        pytest.param(TERMS, NOW + 9000, NOW, NOW + 9000, id="not before its own time"),
+    ],
+)
+def test_the_delay_counts_from_first_sight(terms: Terms, not_before: int, first: int, earliest: int) -> None:
+    """A second early is too early, and says from when; then it is in force, for ever after the one before."""
+    said, people = activation(not_before=not_before), ("ana", "bo", "cy")
+    noted = admit(journal_of(), said, people, first, terms)
+    assert isinstance(noted, SeatJournal)
+    assert noted.tail is not None
+    assert (noted.tail.kind, noted.tail.digest) == ("policy_seen", said.struct_hash)
+    early = admit(noted, said, people, earliest - 1, terms)
+    assert isinstance(early, tuple)
+    assert [(r.rule, r.operands["not_before"]) for r in early] == [(Rule.TOO_EARLY, earliest)]
+    after = admit(SeatJournal.from_json(json.loads(json.dumps(noted.to_json()))), said, people, earliest, terms)
+    assert isinstance(after, SeatJournal)
+    assert (after.policies, after.noted) == ((BUNDLE, OTHER), ())
+    assert [*check_admitted(after, said, terms)] == []
+    assert admit(after, said, people, earliest) is after
+    older = (
+        activation(BUNDLE, OTHER),
+        activation(BUNDLE, BUNDLE),
+        replace(said, bundle=BURNED),
+        replace(said, bundle=BUNDLE),
+    )
+    for back in older:
+        assert rules(admit(after, back, people, earliest + 999_999, terms)) == {Rule.NOT_SUCCESSOR}
+
+
+def test_what_waits_is_overtaken() -> None:
+    """Objecting is tightening: a stricter bundle signed meanwhile comes first, and what waited follows nothing any more."""
+    slow, fast = activation(BURNED), activation()
+    both = admit(journal_of(), slow, ("ana", "bo", "cy"), NOW, LOOSER)
+    assert isinstance(both, SeatJournal)
+    both = admit(both, fast, ("ana", "bo"), NOW + 60)
+    assert isinstance(both, SeatJournal)
+    assert dict(both.noted) == {slow.struct_hash: NOW, fast.struct_hash: NOW + 60}
+    after = admit(both, fast, ("ana", "bo"), NOW + 3660)
+    assert isinstance(after, SeatJournal)
+    assert after.policies == (BUNDLE, OTHER)
+    assert rules(admit(after, slow, ("ana", "bo", "cy"), NOW + 999_999, LOOSER)) == {Rule.NOT_SUCCESSOR}
 
 
 def freeze(who: str, scope: str = "all", start: int = NOW, lapses: int = NOW + 1000) -> Signed[Freeze]:

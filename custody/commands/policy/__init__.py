@@ -3,10 +3,10 @@
 
 import typer
 
-from custody.commands.policy import governing, proving, reading
+from custody.commands.policy import governing, history, proving, reading
 
 app = typer.Typer(
     help="Policy as code: check, test, prove and compare bundles; sign one and put it in force.", no_args_is_help=True
 )
-for commands in (reading, proving, governing):
+for commands in (reading, proving, governing, history):
     commands.register(app)

@@ -36,21 +36,23 @@ def prove(
     proofs = list(Prover(bundle).prove(None if before is None else open_bundle(before)))
     failed = [proof for proof in proofs if not proof.holds]
     if as_json:
-        say_json({"bundle": "0x" + bundle.hash.hex(), "proofs": [_json(proof) for proof in proofs]})
+        say_json({"bundle": "0x" + bundle.hash.hex(), "proofs": [proof_json(proof) for proof in proofs]})
     else:
         for proof in proofs:
-            out.print("\n".join(_lines(proof, bundle.assets)), markup=False)
+            out.print("\n".join(proof_lines(proof, bundle.assets)), markup=False)
         out.print(f"\n{len(proofs) - len(failed)} of {len(proofs)} hold for bundle 0x{bundle.hash.hex()}", markup=False)
     if failed:
         raise typer.Exit(1)
 
 
-def _json(proof: "Proof") -> dict[str, object]:
+def proof_json(proof: "Proof") -> dict[str, object]:
+    """A proof for programs."""
     examples = [{"facts": e.facts.to_json(), "decision": e.decision.to_json()} for e in proof.examples]
     return {"id": proof.id, "says": proof.says, "holds": proof.holds, "trouble": proof.trouble, "examples": examples}
 
 
-def _lines(proof: "Proof", assets: "Assets") -> Iterator[str]:
+def proof_lines(proof: "Proof", assets: "Assets") -> Iterator[str]:
+    """A proof for people, with what stands against it."""
     from policies.proofs.difference import answer_text
 
     yield f"{'holds ' if proof.holds else 'FAILS '} {proof.id}: {proof.says}"
@@ -92,12 +94,13 @@ def diff(
     if as_json:
         say_json({**found.to_json(), "hash": "0x" + found.hash.hex()})
     else:
-        typer.echo("\n".join((_markdown if markdown else _told)(found, now.assets)))
+        typer.echo("\n".join((_markdown if markdown else told_lines)(found, now.assets)))
     if found.is_weaker:
         raise typer.Exit(1)
 
 
-def _told(found: "Difference", assets: "Assets") -> Iterator[str]:
+def told_lines(found: "Difference", assets: "Assets") -> Iterator[str]:
+    """A difference for people: every class with its example, the verdict, the report's hash."""
     yield f"from 0x{found.old.hex()}\n  to 0x{found.new.hex()}\n"
     for shift in found.shifts:
         yield f"{shift.direction}: {shift.lost}"

@@ -169,6 +169,7 @@ def explain(
 def _recorded(name: str, folder: Path | None, home_option: str | None) -> "tuple[Bundle, Facts]":
     """A transfer of the deployment with the facts that its decision was recorded with, and the bundle that it was made under."""
     from custody.bootstrap import open_deployment
+    from custody.rules.decisions import bundles_of
     from custody.rules.facts import Facts
 
     deployment = open_deployment(home(home_option), read_only=True)
@@ -178,7 +179,9 @@ def _recorded(name: str, folder: Path | None, home_option: str | None) -> "tuple
         raise InvalidInput(
             "transfer", Rule.UNKNOWN_TRANSFER, repr(name), "a file, or a transfer with a recorded decision"
         )
-    return (deployment.bundle if folder is None else open_bundle(folder)), Facts.from_json(facts)
+    named = bundles_of(transfer.decision or {}) if transfer is not None else ()
+    under = [step.bundle for step in deployment.lineage().steps if step.bundle.hash in named]
+    return (open_bundle(folder) if folder is not None else (under or [deployment.bundle])[-1]), Facts.from_json(facts)
 
 
 def docs(

@@ -49,8 +49,17 @@ class SeatPort(Protocol):
         """The newest head of the seat's own journal, signed."""
         ...
 
-    def admit_policy(self, signed: Signed[PolicyActivation], documents: Mapping[str, object]) -> Signed[SeatHead]:
-        """Put a bundle in force: its owners' activation, and its documents, which the seat reads and hashes by itself."""
+    def admit_policy(
+        self,
+        signed: Signed[PolicyActivation],
+        documents: Mapping[str, object],
+        statement: Signed[Statement] | None = None,
+    ) -> Signed[SeatHead]:
+        """Put a bundle in force: its owners' activation, and its documents, which the seat reads and hashes by itself.
+
+        Raises Refused: a successor is noted the first time, and too_early names from when it counts. `statement` tells the time
+        where genesis declares that clock.
+        """
         ...
 
     def sign(self, request: Request) -> SeatSignatures:
