@@ -54,7 +54,9 @@ def open_parts(home: Path) -> ApiParts:
     genesis, first = read_genesis(home), load(Path(settings.bundle)).assets
     attestor = SocketAttestor(Path(settings.attestor.socket))
     told, derive = StatementClock(attestor, wall_clock), RemoteDeriver(Path(settings.deriver_socket))
-    assets = assets_in_force(open_store(settings.database, first), genesis, first, told)
+    documents = open_store(settings.database, first)  # which registry is in force stands in documents
+    assets = assets_in_force(documents, genesis, first, told)
+    documents.close()
     store = open_store(settings.database, assets)
     mirror = MirrorKernel(store, genesis, assets, derive, told)
     rosters = Fresh("the roster", mirror.rosters)

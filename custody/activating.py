@@ -101,18 +101,21 @@ class Carrier:
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
         self._done = b""
+        self._told: frozenset[str] = frozenset()
         self._again = 0.0
 
     def __call__(self) -> Iterator[str]:
-        """Each seat that took it or refuses it, as a line of JSON; nothing where all have what is in force."""
+        """Each seat that took it or refuses it, as a line of JSON, once; nothing where all have what is in force."""
         lineage = self._deployment.lineage()
         if len(lineage.steps) < 2 or time.monotonic() < self._again or lineage.newest.bundle.hash == self._done:
             return
         self._again = time.monotonic() + _AGAIN
         sent = [Activated(step.signed, step.bundle.to_json()) for step in lineage.steps]
         handed = hand_over(seats(self._deployment.settings).values(), sent, _statement(self._deployment))
-        for each in handed:
-            if not each.silent:
-                yield json.dumps({"event": "policy", "seat": each.seat, "why": each.why or "has it"})
+        said = [
+            json.dumps({"event": "policy", "seat": h.seat, "why": h.why or "has it"}) for h in handed if not h.silent
+        ]
+        yield from (line for line in said if line not in self._told)
+        self._told = frozenset(said)
         if all(each.has_it or each.silent for each in handed):  # a silent one is cold: a ceremony brings it there
             self._done = lineage.newest.bundle.hash

@@ -82,6 +82,7 @@ def _in_force(settings: "Settings", database: str, now: int) -> "InForce":
     if (settings.home / GENESIS).exists():  # before birth there is nothing in the mirror, nor perhaps a mirror
         store = open_store(database, assets, read_only=True)
         assets = assets_in_force(store, read_genesis(settings.home), assets, lambda: now)
+        store.close()
     return InForce(assets, oldest_finals(assets.chains), standing_in(assets))
 
 

@@ -2,7 +2,7 @@
 """Several nodes of one chain as one view: whatever they do not agree on is unknown, and unknown is never a value."""
 
 from collections.abc import Callable, Collection, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from custody.flows.ports import ChainView, OutpointReader, PayoutReader, SafeReader
 from custody.rules.amounts import Asset
@@ -17,6 +17,15 @@ from custody.rules.statements import SafeState
 from custody.rules.wallets import DEVNET_CHAINS, Address, Chain
 
 T = TypeVar("T")
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A view that keeps what its node once told it of blocks."""
+
+    def read_again(self) -> None:
+        """Forget that, and ask the node anew."""
+        ...
 
 
 class Panel:
@@ -71,7 +80,7 @@ class Panel:
 
     def balance(self, asset: Asset, addresses: Collection[Address], at: BlockRef) -> int:
         """Base units held at a block."""
-        return self._agreed(f"balance of {asset} at {at.height}", lambda view: view.balance(asset, addresses, at))
+        return self._counted(f"balance of {asset} at {at.height}", lambda view: view.balance(asset, addresses, at))
 
     def safe_state(self, wallet: bytes, certificate: WalletCertificate, at: BlockRef) -> SafeState:
         """A certified Safe at a block. Raises Unavailable where a node cannot read Safes."""
@@ -91,13 +100,23 @@ class Panel:
                 raise Unavailable(f"nodes of {self._chain}", "one of them cannot be asked about outputs")
             return view.is_spent(outpoint, addresses, at)
 
-        return self._agreed(f"output {outpoint}", read)
+        return self._counted(f"output {outpoint}", read)
 
     def _lowest(self, blocks: Sequence[BlockRef]) -> BlockRef:
         lowest = min(blocks, key=lambda block: block.height)
         if self.block(lowest.height) != lowest:
             raise Unavailable(f"nodes of {self._chain}", f"they disagree about block {lowest.height}")
         return lowest
+
+    def _counted(self, what: str, ask: Callable[[ChainView], T]) -> T:
+        """As `_agreed`. A node may have lied once about a block that its view counted then: it would be silence for ever."""
+        answers = [ask(view) for view in self._views]
+        if any(answer != answers[0] for answer in answers):
+            for view in self._views:
+                if isinstance(view, Remembering):
+                    view.read_again()
+            raise Unavailable(f"nodes of {self._chain}", f"they disagree about {what}")
+        return answers[0]
 
     def _agreed(self, what: str, ask: Callable[[ChainView], T]) -> T:
         first, *others = [ask(view) for view in self._views]

@@ -17,6 +17,9 @@ from custody.store.statements import Cursor
 BUSY_MILLISECONDS: Final = 30_000
 """How long a process waits for another one's SQLite write transaction."""
 
+IDLE_MILLISECONDS: Final = 10_000
+"""How long PostgreSQL waits for the next statement of a write transaction before it rolls it back and ends the session."""
+
 BEGUN: Final = "begun"
 """Marks a connection whose transaction was begun on the driver itself, so that SQLAlchemy joins it and begins no other."""
 
@@ -44,7 +47,9 @@ def parse_url(url: str) -> URL:
 def writing_engine(url: URL) -> Engine:
     """An engine whose every transaction can write and is serialisable."""
     if url.get_backend_name() == "postgresql":
-        return create_engine(url, isolation_level="SERIALIZABLE", pool_size=8, max_overflow=24, pool_pre_ping=True)
+        engine = create_engine(url, isolation_level="SERIALIZABLE", pool_size=8, max_overflow=24, pool_pre_ping=True)
+        event.listen(engine, "connect", _never_idle)
+        return engine
     engine = create_engine(url, pool_size=1, max_overflow=4)
     _on_sqlite(
         engine, "BEGIN IMMEDIATE", "PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA recursive_triggers=ON"
@@ -69,6 +74,14 @@ def reading_engine(url: URL, *, read_only: bool = False) -> Engine:
     engine = create_engine(url, pool_size=4, max_overflow=28)
     _on_sqlite(engine, "BEGIN", "PRAGMA query_only=ON")
     return engine
+
+
+def _never_idle(connection: DBAPIConnection, _record: object) -> None:
+    """A process that its machine stops in the middle of a transaction would hold up every other writer for as long as that lasts."""
+    cursor = connection.cursor()
+    cursor.execute(f"SET idle_in_transaction_session_timeout = {IDLE_MILLISECONDS}")
+    cursor.close()
+    connection.commit()
 
 
 def _on_sqlite(engine: Engine, begin: str, *pragmas: str) -> None:

@@ -21,8 +21,8 @@ _TRY_AGAIN: Final = ("40001", "40P01", "23505")
 """SQLSTATE of serialization failure, deadlock, and the unique violation that a race can show instead."""
 _BUSY: Final = (5, 6)
 """SQLITE_BUSY and SQLITE_LOCKED: another process was writing for longer than the busy handler waits."""
-_AWAY: Final = ("08", "57P", "53300")
-"""SQLSTATE of a connection that broke, a server that stops or starts, and too many connections."""
+_AWAY: Final = ("08", "57P", "53300", "25P03")
+"""SQLSTATE of a connection that broke, a server that stops or starts, too many connections, and a session that was idle for too long."""
 
 
 class OutcomeUnknown(Unavailable):
@@ -86,8 +86,7 @@ class Writer:
     def _undo(self, connection: Connection) -> None:
         """Roll back; a connection that cannot is given up, and the database rolls back what it had begun."""
         try:
-            if connection.in_transaction():
-                connection.rollback()
+            connection.rollback()  # always: after a COMMIT that failed SQLAlchemy tells of no transaction, and still has one
             _driver(connection, "rollback")
             connection.info.pop(BEGUN, None)
         except SQLAlchemyError:

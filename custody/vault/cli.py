@@ -92,18 +92,28 @@ def pin(name: Name, file: Path, socket: Socket, genesis: Genesis = None) -> None
 def admit_policy(
     name: Name,
     activation: Annotated[Path, typer.Argument(help="The activation, signed by its owners.")],
-    bundle: Annotated[Path, typer.Argument(help="The bundle's folder, or the file that `policy activate` wrote.")],
+    bundle: Annotated[Path, typer.Argument(help="The bundle's folder, or the file that `policy bundle` wrote.")],
     socket: Socket,
+    statement: Annotated[
+        Path | None,
+        typer.Option(help="A statement, which tells a devnet's time; elsewhere the seat's own clock counts."),
+    ] = None,
 ) -> None:
-    """Have the seat put a policy bundle in force; it hashes the bundle by itself. Prints the journal's new head."""
+    """Have the seat put a policy bundle in force; it hashes and judges it by itself. Prints the journal's new head.
+
+    A bundle that follows another is noted at one ceremony and taken at the next, once the delay is over; the refusal says from when.
+    """
     from custody.rules.governance import PolicyActivation
     from custody.rules.signatures import Signed
+    from custody.rules.statements import Statement
     from custody.seating import documents_of
 
     documents = documents_of(bundle) if bundle.is_dir() else _read(bundle)
     if not isinstance(documents, dict):
         raise InvalidInput(bundle.name, Rule.MALFORMED, type(documents).__name__, "a bundle's documents")
-    _show(_seat(name, socket).admit_policy(Signed.from_json(PolicyActivation, _read(activation)), documents).to_json())
+    told = None if statement is None else Signed.from_json(Statement, _read(statement))
+    signed = Signed.from_json(PolicyActivation, _read(activation))
+    _show(_seat(name, socket).admit_policy(signed, documents, told).to_json())
 
 
 @app.command()

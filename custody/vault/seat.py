@@ -267,6 +267,7 @@ class SeatHost:
             "head": "0x" + state.head.hex(),
             "time": state.time,
             "policies": ["0x" + bundle.hex() for bundle in journal.policies],
+            "noted": [["0x" + activation.hex(), seen] for activation, seen in journal.noted],
             "frozen": [freeze.scope for freeze in journal.frozen(max(self._clock(), state.time))],
             "statement": journal.sequence,
             "keys": [key.to_json() for key in state.keys],

@@ -126,6 +126,11 @@ class OutputIndex:
         self._rewind_to_canonical()
         self._watch(set(scripts) - self._scripts)
 
+    def forget(self) -> None:
+        """Drop all that was read; the next question reads the chain from birth again."""
+        self._coins, self._hashes = _Coins(), {}
+        self._unsaved += 1
+
     def _watch(self, new: set[str]) -> None:
         if not new:
             return

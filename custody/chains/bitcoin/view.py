@@ -131,6 +131,10 @@ class BitcoinView:
         """Follow addresses before they are handed out: the first `balance` of one that is new reads the chain from birth."""
         self._index.watch(self._scripts(addresses))
 
+    def read_again(self) -> None:
+        """Believe nothing that the node told of outputs so far: it, or another one, told otherwise of the same block."""
+        self._index.forget()
+
     def save(self) -> None:
         """Write the cache file now; it is written by itself every few blocks."""
         self._index.save()

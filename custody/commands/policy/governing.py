@@ -131,7 +131,8 @@ def sign(  # each is a word of the command
     """Compute the difference again, prove the new rules, say who has to sign; then sign. Exit 1 where the report or a proof fails."""
     signed = read_signed_as(file, PolicyActivation)
     activation, coming = signed.message, read_bundle(new)
-    deployment = _deployment(home_option) if old is None or genesis is None else None
+    needed = old is None or (genesis is None and key is not None)  # an owner's machine may have no deployment at all
+    deployment = _deployment(home_option) if needed else None
     before = (
         None
         if activation.previous == ZERO32
@@ -154,9 +155,9 @@ def sign(  # each is a word of the command
         if not as_json:
             out.print(f"\nnot signed: {len(review.failed)} proofs fail", markup=False)
         raise typer.Exit(1)
-    domain = Domain(read_hash(genesis, "genesis") if genesis is not None else _known(deployment).genesis)
     if key is None:
         return
+    domain = Domain(read_hash(genesis, "genesis") if genesis is not None else _known(deployment).genesis)
     if not as_json:
         shown = f"\ngenesis  0x{domain.genesis.hex()}\ndigest   0x{domain.digest(activation).hex()}"
         out.print(shown, markup=False)
