@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 # Every target first makes sure that .venv is what requirements.lock says; that takes no time when it is.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test lint bench soak mutants crash
+.PHONY: help setup demo up down test lint bench soak mutants crash faults
 BIN := .venv/bin
 WORKERS ?= 2
 MINUTES ?= 60
@@ -43,6 +43,9 @@ bench: setup ## speed as ratios against bare operations (facts of one run, raw J
 soak: setup ## the property tests with many more examples, then MINUTES (60) of simulated runs from SEED on, on every idle core (or JOBS=2), with a summary
 	@status=0; HYPOTHESIS_PROFILE=soak $(BIN)/python -m pytest tests/unit tests/contract --timeout=3600 || status=1; \
 	$(BIN)/python -m tests.simulation --minutes $(MINUTES) --seed $(SEED) --jobs $(if $(filter command environment,$(origin JOBS)),$(JOBS),0) || status=1; exit $$status
+
+faults: setup ## nodes, vaults, disks and clocks fail under withdrawals, and workers are stopped (many minutes)
+	@BULKHEAD_LONG=1 $(BIN)/python -m pytest tests/faults -m "faults or not faults"
 
 # The score is of what was asked so far; a later run goes on from there, and asks again what changed (tests/mutants.py).
 crash: setup ## kill -9 at every point of a deposit and a withdrawal, each alone, against a twin; an hour (ONLY=worker.commit for less)

@@ -104,3 +104,7 @@ def postgres_url() -> Iterator[str]:
     """The SQLAlchemy address of an empty PostgreSQL of this run only."""
     with postgres() as url:
         yield url
+
+
+# Worlds of their own, many minutes each: `make crash` and `make faults` ask for them, and nothing else collects them.
+collect_ignore = [] if os.environ.get("BULKHEAD_LONG") else ["crash/test_walk.py", "faults"]
