@@ -100,15 +100,16 @@ def end(leader: Identity, gently: signal.Signals, seconds: float) -> None:
 
 def holds_port(pid: int, port: int) -> bool:
     """Whether this very process listens on this port: a probe alone would pass against a stranger's node."""
-    listening = set()
-    for table in ("net/tcp", "net/tcp6"):
+    mine = _sockets(pid)
+    for table in ("net/tcp", "net/tcp6") if mine else ():  # the kernel takes milliseconds to write one of these tables
         try:
             rows = (_PROC / table).read_text().splitlines()[1:]
         except FileNotFoundError:
             continue
         cells = (row.split() for row in rows)
-        listening |= {c[9] for c in cells if c[3] == _LISTEN and int(c[1].rpartition(":")[2], 16) == port}
-    return bool(listening & _sockets(pid))
+        if any(c[9] in mine and c[3] == _LISTEN and int(c[1].rpartition(":")[2], 16) == port for c in cells):
+            return True
+    return False
 
 
 def holds_socket(pid: int, path: Path) -> bool:

@@ -18,8 +18,9 @@ from devnet.grants import Kind
 from devnet.openbao import OpenBao
 from devnet.postgres import postgres
 
-# A shared machine makes single examples slow, so there is no deadline; `make soak` and `make mutants` choose another profile.
-settings.register_profile("default", deadline=None)
+# A shared machine makes single examples slow, so there is no deadline. `make test` tries the same examples on every machine, so that it
+# says of a commit what it said of it before; `make soak` tries new ones each time, and `make mutants` a few.
+settings.register_profile("default", deadline=None, derandomize=True, database=None)
 settings.register_profile("soak", deadline=None, max_examples=5000, stateful_step_count=200)
 settings.register_profile("mutants", deadline=None, max_examples=25, derandomize=True, database=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))

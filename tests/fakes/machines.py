@@ -16,7 +16,7 @@ def budget(examples: int, steps: int) -> settings:
     """Seconds by default; forty times the examples, and longer ones, under `soak`; a few, always the same, under `mutants`."""
     many = {"soak": 40 * examples, "mutants": min(examples, 5)}.get(PROFILE, examples)
     long = 3 * steps if PROFILE == "soak" else steps
-    return settings(max_examples=many, stateful_step_count=long, deadline=None, suppress_health_check=_HEALTH)
+    return settings(max_examples=many, stateful_step_count=long, suppress_health_check=_HEALTH)
 
 
 def finds(machine: type[RuleBasedStateMachine], examples: int = 60, steps: int = 30) -> None:

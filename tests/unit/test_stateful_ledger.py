@@ -329,7 +329,8 @@ class LedgerMachine(RuleBasedStateMachine):
         paid, most = sum(h.amount for h in group), sum(h.fee for h in group)
         moves: Counter[tuple[str, str]] = Counter()
         moves[self._wallet(symbol), symbol] -= fee + (change if on_bitcoin else 0)
-        moves[f"suspense:{event}", symbol] -= change if on_bitcoin else 0
+        if on_bitcoin:
+            moves[f"suspense:{event}", symbol] -= change
         moves[f"customer_held:{held.owner}", symbol] -= paid + most
         if not void:
             moves[self._wallet(symbol), symbol] -= paid
