@@ -22,7 +22,7 @@ from devnet.pids import Identity, Record, end, holds_port
 
 _PR_SET_PDEATHSIG: Final = 1
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)  # loaded here: between fork and exec nothing may be looked up
-_POLL_SECONDS: Final = 0.02
+_POLL_SECONDS: Final = 0.05
 GRACE_SECONDS: Final = 15.0  # between the gentle signal and SIGKILL
 _INHERITED: Final = ("PATH", "LANG", "TMPDIR", "TZ")
 

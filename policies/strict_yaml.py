@@ -2,8 +2,9 @@
 """A YAML reader that types nothing and forgives nothing: every scalar stays the text a reviewer saw (facts: PyYAML's traps)."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -65,6 +66,12 @@ def locate(path: Path) -> Located:
 
 def parse_located(raw: bytes, name: str) -> Located:
     """Read YAML text as `parse` does, and keep the lines."""
+    found = _located(raw, name)
+    return Located(_copied(found.node), found.lines)
+
+
+@lru_cache(maxsize=64)  # a comparison of bundles reads the same files many times, and PyYAML's scanner is slow
+def _located(raw: bytes, name: str) -> Located:
     for number, line in enumerate(raw.split(b"\n"), 1):
         if not line.isascii():
             raise InvalidInput(
@@ -75,8 +82,9 @@ def parse_located(raw: bytes, name: str) -> Located:
             raise InvalidInput(f"{name}:{number}", Rule.MALFORMED, repr(line[:40]), "no tabs and no control characters")
     text = raw.decode("ascii")
     try:
-        _check_tokens(text, name)
-        check_traps(text, name)
+        tokens = list(yaml.scan(text, Loader=yaml.BaseLoader))
+        _check_tokens(tokens, name)
+        check_traps(text, tokens, name)
         root = yaml.compose(text, Loader=yaml.BaseLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -88,10 +96,10 @@ def parse_located(raw: bytes, name: str) -> Located:
     return Located(_plain(root, name, f"{name}:", lines), lines)
 
 
-def _check_tokens(text: str, name: str) -> None:
+def _check_tokens(tokens: Iterable[yaml.Token], name: str) -> None:
     """Before anything is built: nothing forbidden, and no nesting that would exhaust whoever builds it."""
     depth = 0
-    for token in yaml.scan(text, Loader=yaml.BaseLoader):
+    for token in tokens:
         where = f"{name}:{token.start_mark.line + 1}"
         for kind, what in _FORBIDDEN.items():
             if isinstance(token, kind):
@@ -121,6 +129,13 @@ def _plain(node: yaml.Node, name: str, path: str, lines: dict[str, int]) -> Node
         lines[below] = key.start_mark.line + 1
         found[key.value] = _plain(value, name, below, lines)
     return found
+
+
+def _copied(node: Node) -> Node:
+    """Another one of the same: what a reader does to its own changes nobody else's."""
+    if isinstance(node, dict):
+        return {key: _copied(value) for key, value in node.items()}
+    return [_copied(item) for item in node] if isinstance(node, list) else node
 
 
 def check_text(text: str, where: str) -> str:

@@ -6,7 +6,7 @@ tools read the same file: whoever reviews `22:00` or a rule behind `#` must not 
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import yaml
@@ -51,10 +51,10 @@ _KEYS: Final = frozenset(
 """Words that decide something in a bundle."""
 
 
-def check_traps(text: str, name: str) -> None:
-    """Refuse every trap of a file with its line. Raises InvalidInput with what to write instead."""
+def check_traps(text: str, tokens: Iterable[yaml.Token], name: str) -> None:
+    """Refuse every trap of a file, given with its tokens, with its line. Raises InvalidInput with what to write instead."""
     spans: list[tuple[int, int]] = []
-    for token in yaml.scan(text, Loader=yaml.BaseLoader):
+    for token in tokens:
         if isinstance(token, yaml.ScalarToken):
             spans.append((token.start_mark.index, token.end_mark.index))
             if token.plain:
