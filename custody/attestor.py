@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from custody.flows.attestation import Attestor, InForce
-from custody.flows.ports import Clock, Screening
+from custody.flows.ports import Clock
 from custody.rules.attested import check_safes, verify_signature, verify_statement
 from custody.rules.certificates import DepositAddress, SeatHead
 from custody.rules.errors import InvalidInput, Unavailable
@@ -109,7 +109,6 @@ def serve_attestor(
     cache: Path | None = None,
     clock: Clock = wall_clock,
     seat_heads: Callable[[], Sequence[Signed[SeatHead]]] = tuple,
-    screening: Screening | None = None,
     ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Host the attestor until SIGTERM; raises InvalidInput or Unavailable where it cannot begin.
@@ -144,9 +143,7 @@ def serve_attestor(
         for chain, own in nodes.items()
     }
     store = open_store(database, in_force.assets, read_only=True)
-    attestor = Attestor(
-        store, views, memory, ChainDeriver(), clock, in_force, seat_heads=seat_heads, screening=screening
-    )
+    attestor = Attestor(store, views, memory, ChainDeriver(), clock, in_force, seat_heads=seat_heads)
     serve(socket, attestor_handlers(attestor, genesis), ready)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What every process is composed of that judges transfers: genesis, rosters, the bundle in force, lists, freezes; one `Kernel`.
+"""What every process is composed of that judges transfers: genesis, rosters, the bundle in force, freezes; one `Kernel`.
 
 Web process and worker compose it alike from here, which reaches no chain and no vault: who derives addresses and who tells the
 time is handed in. Genesis comes from a file of the home folder, never from the database; everything mirrored is verified from it.
@@ -21,7 +21,7 @@ from custody.rules.amounts import Assets
 from custody.rules.errors import InvalidInput, Unavailable
 from custody.rules.refusals import Refused, Rule
 from custody.rules.roster import Roster
-from custody.rules.wallets import Address, Chain
+from custody.rules.wallets import Chain
 from policies.succession import Lineage
 
 GENESIS: Final = "genesis"
@@ -68,21 +68,6 @@ def assets_in_force(store: Store, genesis: bytes, first: Assets, told: Clock, wa
         return store.read(read)
     except (Refused, InvalidInput, Unavailable):
         return first
-
-
-class NobodyListed:
-    """Implements `Screening` while there is no signed registry of related parties and sanctions.
-
-    The attestor does the same where it is given none; a list in one process alone would bind nobody else.
-    """
-
-    def is_related(self, account: str, address: Address) -> bool:  # noqa: ARG002  # the port's
-        """See `Screening`."""
-        return False
-
-    def is_sanctioned(self, address: Address) -> bool:  # noqa: ARG002  # the port's
-        """See `Screening`."""
-        return False
 
 
 class MirrorKernel:
@@ -142,7 +127,6 @@ class MirrorKernel:
                 policies=policies_of(lineage),
                 derive=self._derive,
                 prices=self._prices,
-                screening=NobodyListed(),
                 maximum_fee=maximum_fees(lineage.newest.bundle.assets),
                 freezes=self._freezes.read(work, newest, now),
                 frozen_by=self._freezes.people,

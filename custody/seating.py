@@ -13,9 +13,9 @@ from policies.strict_yaml import Node
 
 
 def in_force(bundle: Bundle) -> BundleInForce:
-    """A bundle's rules, asset registry, fee schedule, hot levels and what tidying is worth, under the hash that this process computed."""
+    """A bundle's rules, asset registry, fee schedule, levels and lists, under the hash that this process computed."""
     levels = bundle.hot, bundle.consolidation, bundle.deposit_sweeps
-    return BundleInForce(bundle.policy, bundle.assets, bundle.fees, *levels)
+    return BundleInForce(bundle.policy, bundle.assets, bundle.fees, *levels, bundle.registry.parties)
 
 
 def read_bundle(documents: Mapping[str, object]) -> BundleInForce:

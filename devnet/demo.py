@@ -73,6 +73,7 @@ def scenes() -> list[Callable[..., None]]:
         ledger.trades,
         withdrawals.automatic,
         withdrawals.by_people,
+        withdrawals.affiliate,
         backend.over_the_api,
         withdrawals.batches,
         ceremony.time_locked,

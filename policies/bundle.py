@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """A policy bundle: what policy owners sign as one hash.
 
-It holds rules, limits, the seats' floors, the asset registry, the fee schedule, claims and governance, in one canonical JSON. A bundle
-without rules cannot exist.
+It holds rules, limits, the seats' floors, the asset registry, the fee schedule, who is related or sanctioned, claims and governance, in one
+canonical JSON. A bundle without rules cannot exist.
 
 Files, in one folder: those of `FILES`, each with `.yaml` behind it.
 """
@@ -28,13 +28,14 @@ from policies.claims import Claims, read_claims
 from policies.evaluate import Policy
 from policies.governance import Governance, read_governance
 from policies.limits import read_consolidation, read_deposit_sweeps, read_floors, read_hot_bands, read_limits
+from policies.parties import Registry, read_registry
 from policies.quantities import duration, quantity, text, whole
 from policies.rules_model import Limits, PolicyRule
 from policies.rules_reader import read_rules
 from policies.shapes import mapping, rows
 from policies.strict_yaml import Located, Node, check_node, locate
 
-FILES: Final = ("assets", "fees", "limits", "floors", "rules", "claims", "governance")
+FILES: Final = ("assets", "fees", "limits", "floors", "rules", "claims", "governance", "parties")
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,11 @@ class Bundle:
         return read_governance(self.documents["governance"])
 
     @cached_property
+    def registry(self) -> Registry:
+        """Who is related to us, and who is sanctioned."""
+        return read_registry(self.documents["parties"], self.assets)
+
+    @cached_property
     def policy(self) -> Policy:
         """The rules compiled, ready to evaluate; what custody gets as its policy in force."""
         return Policy(self.rules, self.limits, self.floors, self.assets, self.hash)
@@ -136,6 +142,7 @@ def from_json(documents: Mapping[str, Node]) -> Bundle:
         bundle.governance,
         bundle.consolidation,
         bundle.deposit_sweeps,
+        bundle.registry,
     )
     return bundle
 

@@ -116,6 +116,16 @@ def markdown(bundle: Bundle) -> Iterator[str]:
         if rule.kind == "deny":
             conditions = "; ".join(str(condition) for condition in rule.when)
             yield f"- **{rule.id}**: {rule.why} (`{conditions}`)"
+    for title, entities in (
+        ("Who is related to us", bundle.registry.related),
+        ("Who is sanctioned", bundle.registry.sanctioned),
+    ):
+        yield from ("", f"## {title}", "")
+        for entity in entities:
+            names = ", ".join(f"`{each}`" for each in (*entity.customers, *entity.addresses))
+            yield f"- **{entity.name}**: {entity.why} ({names})"
+        if not entities:
+            yield "- Nobody is listed."
 
 
 def usd_text(micro: int) -> str:

@@ -26,6 +26,7 @@ def not_plainly_stricter(old: Bundle, new: Bundle) -> tuple[str, ...]:
         *_claims(old, new),
         *_limits(old, new),
         *_rules(old, new),
+        *_parties(old, new),
     )
 
 
@@ -69,6 +70,14 @@ def _claims(old: Bundle, new: Bundle) -> Iterator[str]:
     yield from (
         f"claims.yaml: {claim.id} changed or is gone" for claim in old.claims.each if now.get(claim.id) != claim
     )
+
+
+def _parties(old: Bundle, new: Bundle) -> Iterator[str]:
+    """Lists may grow; whoever leaves one is a stranger from then on."""
+    was, now = old.registry.parties, new.registry.parties
+    for name in ("accounts", "addresses", "sanctioned"):
+        gone = getattr(was, name) - getattr(now, name)
+        yield from (f"parties.yaml: {each} is no longer listed ({name})" for each in sorted(gone))
 
 
 def _limits(old: Bundle, new: Bundle) -> Iterator[str]:

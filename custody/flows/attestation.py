@@ -18,7 +18,7 @@ from custody.flows.history import History
 from custody.flows.inventory import GAP, Inventory, InventoryReader, check_derived
 from custody.flows.mirror import ROSTER, rosters_from, upcoming
 from custody.flows.panel import Panel, VouchedPanel
-from custody.flows.ports import AddressDeriver, AttestorMemory, ChainView, Clock, Prices, Screening, Store, UnitOfWork
+from custody.flows.ports import AddressDeriver, AttestorMemory, ChainView, Clock, Prices, Store, UnitOfWork
 from custody.flows.prices import PriceReader
 from custody.flows.sights import Reading, find, look, remember
 from custody.flows.verification import AuditState, audit_journal, compare_totals
@@ -93,11 +93,10 @@ class Attestor:
         in_force: InForce,
         *,
         seat_heads: Callable[[], Sequence[Signed[SeatHead]]] = _no_heads,
-        screening: Screening | None = None,
     ) -> None:
         self._store, self._nodes, self._memory, self._derive = store, nodes, memory, derive
         self._clock, self._in_force = clock, in_force
-        self._seat_heads, self._screening = seat_heads, screening
+        self._seat_heads = seat_heads
         self._prices, self._enrolled, self._turn = PriceReader(), Reading(), Lock()
         self._reader = InventoryReader(derive)
         self._verified: tuple[tuple[Signed[RosterVersion] | None, Sequence[object]], tuple[Roster, ...]] = (
@@ -272,7 +271,7 @@ class Attestor:
         flights = self._landed(ground, panels, states, time)
         asking = None
         if anchor is not None:
-            known = self._in_force.assets, self._screening, time
+            known = self._in_force.assets, time
             asking = Asking(anchor, tuple(intents), ground, flights, panels, states, *known)
             raise_if(asking.refusals())
         body = self._compose(ground, panels, tuple(states.values()), flights, asking, time)

@@ -14,7 +14,7 @@ from typing import Final
 
 from custody.flows.inventory import Inventory, Wallet
 from custody.flows.panel import Panel
-from custody.flows.ports import Prices, Screening, UnitOfWork
+from custody.flows.ports import Prices, UnitOfWork
 from custody.flows.sights import Sighted
 from custody.flows.verification import AuditState
 from custody.rules import holds
@@ -112,7 +112,6 @@ class Asking:
     panels: Mapping[Chain, Panel]
     states: Mapping[bytes, SafeState]
     assets: Assets
-    screening: Screening | None
     time: int
 
     @cached_property
@@ -263,9 +262,6 @@ class Asking:
             destination_after=self._destination_after(to, intent),
             first_seen=first_sight(digest),
             destination_first_seen=0 if place == ZERO32 else first_sight(place),
-            # No signed registry of related parties or sanctions exists yet; where none is given, none is listed.
-            related_entity=self.screening is not None and self.screening.is_related(intent.account, destination),
-            sanctioned=self.screening is not None and self.screening.is_sanctioned(destination),
         )
 
     def _usd(self, digest: bytes) -> int:

@@ -12,8 +12,8 @@ from typing import Final
 from custody.flows.consolidating import with_small_coins
 from custody.flows.facts import decide, gather
 from custody.flows.inventory import Wallet
-from custody.flows.kernel import Kernel, Outside, ask_outside, check_fee, check_frozen
-from custody.flows.ports import Anchors, Store, UnitOfWork
+from custody.flows.kernel import Kernel, check_fee, check_frozen
+from custody.flows.ports import Anchors, Prices, Store, UnitOfWork
 from custody.flows.reversals import check_reversed
 from custody.flows.routes import Route, find_route
 from custody.rules import holds, seat_request
@@ -85,7 +85,7 @@ class _Ground:
     work: UnitOfWork
     kernel: Kernel
     statement: Signed[Statement]
-    outside: Mapping[bytes, Outside]
+    prices: Prices
     now: int
 
 
@@ -103,10 +103,10 @@ def authorize(
     first = store.read(lambda work: _standing(work, kernel, digests, now))
     if isinstance(first, SigningPermit):
         return first
-    outside = {t.digest: _ask(kernel, t, now) for t in first}
+    prices = kernel.prices.fresh(now)
 
     def judge(work: UnitOfWork) -> tuple[_Judged, ...]:
-        return tuple(_judge_all(_Ground(work, kernel, statement, outside, now), digests))
+        return tuple(_judge_all(_Ground(work, kernel, statement, prices, now), digests))
 
     tried = store.read(judge)
     if any(judged.refusals for judged in tried):
@@ -217,11 +217,6 @@ def _check_reservation(permit: Permit, wallet: Wallet) -> None:
         raise Refused([Refusal(Rule.WRONG_WALLET, got=anchor.wallet.hex(), want=wallet.name.hex())])
 
 
-def _ask(kernel: Kernel, transfer: Transfer, now: int) -> Outside:
-    intent = transfer.intent
-    return ask_outside(kernel, intent.account, Address(Chain(intent.chain), intent.destination), now)
-
-
 def _withhold(work: UnitOfWork, judged: Sequence[_Judged], now: int) -> Withheld | None:
     """Record every reason with its transfer; None where there is none."""
     refused = {each.transfer.digest: each.refusals for each in judged if each.refusals}
@@ -302,7 +297,7 @@ def _judge(ground: _Ground, digest: bytes) -> _Judged:
     found += _check_route(intent, route)
     if initiator is None:
         return _Judged(transfer, tuple(found), None, route)
-    facts = gather(ground.work, kernel, route, intent, initiator, ground.outside[digest], ground.now, digest)
+    facts = gather(ground.work, kernel, route, intent, initiator, ground.prices, ground.now, digest)
     try:
         decision = decide(kernel, intent, facts)
     except Refused as refused:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The facts that policy decides by, from the ledger, the enrolments, the roster, prices and lists; windows count what is pending.
+"""The facts that policy decides by, from the ledger, the enrolments, the roster, the bundles and prices; windows count what is pending.
 
 They are read in the transaction that reserves them, so that a thousand proposals at once see one another (facts: traps). A seat
 gathers its own (`rules/seat_case.py`): what is wrong here moves nothing there.
@@ -7,8 +7,8 @@ gathers its own (`rules/seat_case.py`): what is wrong here moves nothing there.
 
 from typing import Final
 
-from custody.flows.kernel import Kernel, Outside
-from custody.flows.ports import UnitOfWork
+from custody.flows.kernel import Kernel
+from custody.flows.ports import Prices, UnitOfWork
 from custody.flows.routes import Route, tier_of
 from custody.rules.decisions import decided
 from custody.rules.facts import Destination, Facts, Purpose, business_hours
@@ -24,9 +24,9 @@ from custody.rules.walls import CUSTOMER
 DAY: Final = 86_400
 
 
-def usd_of(route: Route, intent: TransferIntent, outside: Outside) -> int:
+def usd_of(route: Route, intent: TransferIntent, prices: Prices) -> int:
     """Micro-USD of a transfer, rounded up. Raises Unavailable without a price, Refused where the number is nonsense."""
-    usd = outside.prices.value(route.asset, intent.amount)
+    usd = prices.value(route.asset, intent.amount)
     if usd >= USD_MOST:
         raise Refused([Refusal(Rule.TOO_LARGE, field="usd", got=usd, want=f"less than {USD_MOST} micro-USD")])
     return usd
@@ -38,7 +38,7 @@ def gather(
     route: Route,
     intent: TransferIntent,
     initiator: Person | ApiClient,
-    outside: Outside,
+    prices: Prices,
     now: int,
     digest: bytes = b"",
 ) -> Facts:
@@ -46,7 +46,8 @@ def gather(
 
     `digest` is the intent's once it is recorded and held: then its own row and hold are not counted a second time.
     """
-    usd = usd_of(route, intent, outside)
+    usd = usd_of(route, intent, prices)
+    parties = [bundle.parties for bundle in kernel.bundles(intent.policy)]
     others = work.transfers.reserved(intent.account, intent.wallet, intent.initiator, now, digest)
     return Facts(
         from_tier=route.source.tier,
@@ -61,24 +62,24 @@ def gather(
         customer_24h=others.account_24h + usd,
         wallet_1h=others.wallet_1h + usd,
         initiator_24h=others.initiator_24h + usd,
-        settled_24h=_settled(work, intent.account, outside, now),
+        settled_24h=_settled(work, intent.account, prices, now),
         dest_age=max(0, now - route.enrolled.seen_at) if route.enrolled is not None else 0,
         dest_balance_after=_destination_after(work, route, intent, digest),
         enrolled=route.enrolled is not None or route.kind is Destination.INTERNAL_WALLET,
-        related_entity=outside.related,
-        sanctioned=outside.sanctioned,
+        related_entity=any(p.is_related(intent.account, intent.destination) for p in parties),
+        sanctioned=any(p.is_sanctioned(intent.destination) for p in parties),
         within_accrued_fees=_within_accrued(work, kernel, route, intent, now, digest),
         business_hours=business_hours(now),
     )
 
 
-def _settled(work: UnitOfWork, account: str, outside: Outside, now: int) -> int:
+def _settled(work: UnitOfWork, account: str, prices: Prices, now: int) -> int:
     """Fresh inflow by settlements; the company has none."""
     if not account.startswith(CUSTOMER):
         return 0
     available = Account(AccountKind.CUSTOMER_AVAILABLE, account.removeprefix(CUSTOMER))
     settled = work.journal.settled_since(available, now - DAY)
-    return sum(outside.prices.value(asset, units) for asset, units in settled.items() if units)
+    return sum(prices.value(asset, units) for asset, units in settled.items() if units)
 
 
 def _destination_after(work: UnitOfWork, route: Route, intent: TransferIntent, digest: bytes) -> int:

@@ -5,14 +5,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from custody.flows.inventory import Inventory, Wallet
-from custody.flows.ports import AddressDeriver, Prices, PriceSource, Screening
+from custody.flows.ports import AddressDeriver, PriceSource
 from custody.rules.amounts import Assets
 from custody.rules.governance import Freeze
 from custody.rules.intents import TransferIntent
 from custody.rules.refusals import Refusal, Rule
 from custody.rules.roster import Roster
 from custody.rules.seat_request import BundleInForce, Policies
-from custody.rules.wallets import Address, Chain, Tier
+from custody.rules.wallets import Chain, Tier
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,6 @@ class Kernel:
     policies: Policies
     derive: AddressDeriver
     prices: PriceSource
-    screening: Screening
     maximum_fee: Mapping[Chain, int]
     freezes: Sequence[Freeze] = field(default_factory=tuple)
     oldest: int = 600
@@ -69,21 +68,6 @@ class Kernel:
         wallet = intent.wallet.hex()
         scopes = {intent.account, f"chain:{intent.chain}", f"wallet:{wallet}", f"wallet:0x{wallet}"}
         return self.frozen(scopes, now)
-
-
-@dataclass(frozen=True, slots=True)
-class Outside:
-    """What was asked of others before a transaction began, so that nobody waits for them inside it."""
-
-    prices: Prices
-    related: bool
-    sanctioned: bool
-
-
-def ask_outside(kernel: Kernel, account: str, destination: Address, now: int) -> Outside:
-    """Prices, and what the lists say of an account and a destination. Raises Unavailable: unknown is never a value."""
-    related = kernel.screening.is_related(account, destination)
-    return Outside(kernel.prices.fresh(now), related, kernel.screening.is_sanctioned(destination))
 
 
 def check_fee(kernel: Kernel, intent: TransferIntent) -> Iterator[Refusal]:

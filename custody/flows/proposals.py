@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from custody.flows.enrolments import check_new
 from custody.flows.facts import decide, gather, usd_of
-from custody.flows.kernel import Kernel, Outside, ask_outside, check_frozen
-from custody.flows.ports import Store, UnitOfWork
+from custody.flows.kernel import Kernel, check_frozen
+from custody.flows.ports import Prices, Store, UnitOfWork
 from custody.flows.reversals import check_reversed
 from custody.flows.routes import Route, find_route
 from custody.rules import holds, words
@@ -34,7 +34,6 @@ from custody.rules.signatures import Signed
 from custody.rules.transfers import Status, SubStatus, Transfer, move, uuid7
 from custody.rules.typed import ZERO_ADDRESS
 from custody.rules.waiting import people_missing, waits_for
-from custody.rules.wallets import Address, Chain
 
 KEY_MOST: Final = 200
 """Characters of an idempotency key."""
@@ -80,7 +79,7 @@ class Prepared:
 
     signed: Signed[Proposal]
     key: str
-    outside: Outside
+    prices: Prices
     draft: Draft
     digest: bytes
 
@@ -93,18 +92,18 @@ def prepare(
     known = store.read(lambda work: _asked(work, initiator.id, key, asked))
     if known is not None:
         return known
-    outside, transfer_id = _outside(kernel, signed.message, now), uuid7(now * 1000, entropy)
+    prices, transfer_id = kernel.prices.fresh(now), uuid7(now * 1000, entropy)
 
     def look(work: UnitOfWork) -> Transfer | Draft:
         mine = _asked(work, initiator.id, key, asked)
-        return _draft(work, kernel, signed, initiator, outside, transfer_id, now) if mine is None else mine
+        return _draft(work, kernel, signed, initiator, prices, transfer_id, now) if mine is None else mine
 
     found = store.read(look)
     if isinstance(found, Transfer):
         return found
     if found.entry is not None:
         entry_text(found.entry)  # so that it is known when it is appended
-    return Prepared(signed, key, outside, found, kernel.roster.domain.digest(found.intent))
+    return Prepared(signed, key, prices, found, kernel.roster.domain.digest(found.intent))
 
 
 def record(store: Store, kernel: Kernel, prepared: Prepared, now: int) -> Transfer:
@@ -122,9 +121,9 @@ def record(store: Store, kernel: Kernel, prepared: Prepared, now: int) -> Transf
 def dry_run(store: Store, kernel: Kernel, signed: Signed[Proposal], now: int) -> Draft:
     """What `propose` would do now, with each rule's first unmet condition in its decision; nothing is recorded. Raises as it."""
     initiator = _initiator(kernel, signed, now)
-    outside = _outside(kernel, signed.message, now)
+    prices = kernel.prices.fresh(now)
     nobody = uuid7(now * 1000, bytes(10))
-    return store.read(lambda work: _draft(work, kernel, signed, initiator, outside, nobody, now))
+    return store.read(lambda work: _draft(work, kernel, signed, initiator, prices, nobody, now))
 
 
 def _initiator(kernel: Kernel, signed: Signed[Proposal], now: int) -> Person | ApiClient:
@@ -166,20 +165,12 @@ def _asked(work: UnitOfWork, scope: str, key: str, asked: bytes) -> Transfer | N
     return known[1]
 
 
-def _outside(kernel: Kernel, proposal: Proposal, now: int) -> Outside:
-    try:
-        destination = Address.parse(Chain(proposal.chain), proposal.destination, "destination")
-    except InvalidInput as error:
-        raise Refused([refusal_of(error)]) from error
-    return ask_outside(kernel, proposal.account, destination, now)
-
-
 def _draft(
     work: UnitOfWork,
     kernel: Kernel,
     signed: Signed[Proposal],
     initiator: Person | ApiClient,
-    outside: Outside,
+    prices: Prices,
     transfer_id: str,
     now: int,
 ) -> Draft:
@@ -216,13 +207,13 @@ def _draft(
         not_before=now,
         expiry=proposal.expiry,
     )
-    facts = gather(work, kernel, route, intent, initiator, outside, now)
+    facts = gather(work, kernel, route, intent, initiator, prices, now)
     decision = _decided(kernel, intent, facts)
     entry = holds.hold(Hold(proposal, signed.signatures, intent), kernel.assets)
     standing = {} if entry is None else {key: work.journal.balance(*key) for key in entry.changes()}
     short = () if entry is None else tuple(check_balances(entry, standing))
     frozen = _frozen(work, kernel, intent, now)
-    return Draft(intent, route, initiator, usd_of(route, intent, outside), facts, decision, entry, short, frozen)
+    return Draft(intent, route, initiator, usd_of(route, intent, prices), facts, decision, entry, short, frozen)
 
 
 def _frozen(work: UnitOfWork, kernel: Kernel, intent: TransferIntent, now: int) -> tuple[Refusal, ...]:
@@ -237,7 +228,7 @@ def _as_it_stands(work: UnitOfWork, kernel: Kernel, prepared: Prepared, now: int
     they move (`append`).
     """
     draft = prepared.draft
-    facts = gather(work, kernel, draft.route, draft.intent, draft.initiator, prepared.outside, now)
+    facts = gather(work, kernel, draft.route, draft.intent, draft.initiator, prepared.prices, now)
     frozen = _frozen(work, kernel, draft.intent, now)
     if (facts, frozen) == (draft.facts, draft.frozen):
         return draft

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from custody.flows.facts import decide, gather
-from custody.flows.kernel import Kernel, ask_outside, check_fee
+from custody.flows.kernel import Kernel, check_fee
 from custody.flows.ports import Moved, Store, UnitOfWork
 from custody.flows.routes import Route, find_route
 from custody.rules.approvals import Approval
@@ -23,7 +23,6 @@ from custody.rules.requirement import Decision
 from custody.rules.signatures import Signed
 from custody.rules.statements import Statement
 from custody.rules.transfers import Status, Transfer
-from custody.rules.wallets import Address, Chain
 
 
 @dataclass(frozen=True)
@@ -120,8 +119,7 @@ def _judged(work: UnitOfWork, kernel: Kernel, transfer: Transfer, now: int) -> _
     if initiator is None:
         return _Judged(route)
     try:
-        outside = ask_outside(kernel, intent.account, Address(Chain(intent.chain), intent.destination), now)
-        facts = gather(work, kernel, route, intent, initiator, outside, now, transfer.digest)
+        facts = gather(work, kernel, route, intent, initiator, kernel.prices.fresh(now), now, transfer.digest)
         decision = decide(kernel, intent, facts)
     except Unavailable:
         return _Judged(route)  # said as unknown; whoever signs decides again

@@ -210,7 +210,7 @@ class Case:
         return found
 
     def _facts(self, item: Item) -> Facts:
-        """What policy may know. From certificates, enrolment and roster by this seat; the rest from the statement (TRUST.md)."""
+        """What policy may know. From certificates, enrolment, roster and bundles by this seat; the rest from the statement (TRUST.md)."""
         told, intent = item.facts, item.intent
         kind = intent.destination_kind
         return Facts(
@@ -230,8 +230,8 @@ class Case:
             dest_age=None if told is None else _age(self.statement.time, told.destination_first_seen),
             dest_balance_after=None if told is None else told.destination_after,
             enrolled=item.internal is not None or item.transfer.enrolment is not None,
-            related_entity=None if told is None else told.related_entity,
-            sanctioned=None if told is None else told.sanctioned,
+            related_entity=any(b.parties.is_related(intent.account, intent.destination) for b in item.bundles),
+            sanctioned=any(b.parties.is_sanctioned(intent.destination) for b in item.bundles),
             within_accrued_fees=item.purpose is Purpose.FEE_SWEEP and not [*self.fee_faults(item)],
             business_hours=business_hours(self.time),
         )

@@ -17,6 +17,7 @@ from custody.rules.hot_bands import HotBand
 from custody.rules.housekeeping import Consolidation
 from custody.rules.intents import Proposal, TransferIntent, Void
 from custody.rules.ledger import canonical
+from custody.rules.parties import Parties
 from custody.rules.payouts import Payload, PsbtPayload, SafeTx, ToSign
 from custody.rules.refusals import Rule
 from custody.rules.requirement import PolicyInForce
@@ -140,7 +141,7 @@ class BundleInForce:
 
     `hot` are the levels that rebalancing aims at, `consolidation` when small coins are joined, `deposit_sweeps` from how many base
     units on a deposit address is swept, each by asset. A seat asks for none of them: its rules refuse above the cap, and what a payout
-    may cost was approved.
+    may cost was approved. `parties` are whom rules treat as related or sanctioned.
     """
 
     rules: PolicyInForce
@@ -149,6 +150,7 @@ class BundleInForce:
     hot: Mapping[str, HotBand] = made(default_factory=dict)
     consolidation: Mapping[str, Consolidation] = made(default_factory=dict)
     deposit_sweeps: Mapping[str, int] = made(default_factory=dict)
+    parties: Parties = made(default_factory=Parties)
 
     @property
     def hash(self) -> bytes:

@@ -87,8 +87,6 @@ class IntentFacts(Struct):
     destination_after: Uint256
     first_seen: Uint64
     destination_first_seen: Uint64
-    related_entity: bool
-    sanctioned: bool
 
 
 @dataclass(frozen=True, slots=True)

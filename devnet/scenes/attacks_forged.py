@@ -136,8 +136,6 @@ class _Forge:
             destination_after=UNITS,
             first_seen=now,
             destination_first_seen=1,
-            related_entity=False,
-            sanctioned=False,
             **told,
         )
         message = replace(self.statement.message, intents=(facts,))

@@ -3,8 +3,15 @@
 
 from eth_account import Account
 
+from custody.composing import wall_clock
+from custody.flows.bookkeeping import record_settlement
+from custody.flows.customers import add_customer
+from custody.flows.proposals import reject
 from custody.rules.facts import Purpose
+from custody.rules.intents import Rejection
 from custody.rules.refusals import Rule
+from custody.rules.settlements import Leg, Settlement, Trade
+from custody.rules.signatures import Signed
 from custody.rules.transfers import Status
 from custody.rules.wallets import Tier
 from devnet.birth import BITCOIN, EVM
@@ -56,6 +63,31 @@ def by_people(stage: Stage, story: Story) -> None:
     story.claim("ana of operations and cleo of risk approve", refused == {"ana": set(), "cleo": set()}, "")
     desk.work(story, large)
     story.claim("then it is paid", desk.now(large).status is Status.COMPLETED, desk.now(large).waiting_for)
+
+
+def affiliate(stage: Stage, story: Story) -> None:
+    """The founders' trading company asks for a hundred dollars: what goes by itself for alice takes four desks and a day here."""
+    story.chapter("An affiliate asks for as little as anybody: four desks, and a day")
+    desk, deployment, cast = Desk(stage), stage.deployment, stage.world.cast
+    name, units, address = "trading-desk", 5 * 10**16, Account.create().address
+    add_customer(deployment.store, name)
+    legs = (Leg("alice", "ETH", -units), Leg(name, "ETH", units))
+    trade = Settlement("settlement-4", "matching", deployment.bundle.hash, wall_clock(), (Trade("t-4", legs, ()),))
+    signed = cast.sign(deployment.roster.domain, Signed(trade, ()), ["matching"])
+    record_settlement(
+        deployment.store, deployment.roster, signed, deployment.bundle.fees, deployment.bundle.assets, wall_clock()
+    )
+    desk.enrol(name, EVM, address)
+    desk.pass_a_day()
+    asked = desk.propose("affiliate-eth", name, "ETH", units, address)
+    groups = {"risk", "compliance", "executive", "board"}
+    waits = asked.status is Status.PENDING_AUTHORIZATION and all(group in asked.waiting_for for group in groups)
+    story.claim(
+        "parties.yaml lists it, so it waits for risk, compliance, an executive and the board", waits, asked.waiting_for
+    )
+    no = cast.sign(deployment.roster.domain, Signed(Rejection(asked.digest, "not before the audit"), ()), ["cleo"])
+    ended = reject(deployment.store, desk.worker.kernel(), no, desk.clock())
+    story.claim("one person's no ends it", ended.status is Status.REJECTED, ended.status)
 
 
 def batches(stage: Stage, story: Story) -> None:

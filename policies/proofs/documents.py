@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What changed beside the rules' meaning: asset registry, fee schedule, hot wallets' levels, seats' automatic caps, claims, governance.
+"""What changed beside the rules' meaning: registry, fees, hot wallets' levels, seats' automatic caps, lists, claims, governance.
 
 Each number has a direction that is known to be stricter. Whatever has none, and whatever is new here, counts as weaker.
 """
@@ -51,6 +51,7 @@ def changes(old: Bundle, new: Bundle) -> tuple[Change, ...]:
                 *_guards(old, new),
                 *_floors(old, new),
                 *_governance(old, new),
+                *_parties(old, new),
             )
         )
     )
@@ -143,6 +144,19 @@ def _floors(old: Bundle, new: Bundle) -> Iterator[Change]:
             )
 
 
+def _parties(old: Bundle, new: Bundle) -> Iterator[Change]:
+    """Who leaves a list is a stranger to every rule; which entity it stood under changes no answer."""
+    was, now = old.registry.parties, new.registry.parties
+    for name, told in (("accounts", "related"), ("addresses", "related"), ("sanctioned", "sanctioned")):
+        here, there = getattr(was, name), getattr(now, name)
+        for each in sorted(here ^ there):
+            listed = each in there
+            direction = Direction.STRICTER if listed else Direction.WEAKER
+            yield Change(
+                direction, f"parties.yaml {told} {each}", *(("absent", "listed") if listed else ("listed", "removed"))
+            )
+
+
 def _governance(old: Bundle, new: Bundle) -> Iterator[Change]:
     was, now = old.governance, new.governance
     for name in ("stricter", "weaker"):
@@ -219,11 +233,13 @@ def _any(where: str, old: object, new: object) -> Iterator[Change]:
 
 
 def reworded(old: Bundle, new: Bundle) -> tuple[str, ...]:
-    """Rules and claims whose reason reads differently; what else of them changed is told by meaning."""
+    """Rules, claims and entities whose reason reads differently; what else of them changed is told by meaning."""
     was, now = (_words(bundle) for bundle in (old, new))
     return tuple(name for name in sorted(was.keys() & now.keys()) if was[name] != now[name])
 
 
 def _words(bundle: Bundle) -> Mapping[str, str]:
     rules = {rule.id: rule.why for rule in bundle.rules}
-    return rules | {claim.id: claim.why for claim in bundle.claims.each}
+    entities = (*bundle.registry.related, *bundle.registry.sanctioned)
+    parties = {f"parties.yaml {entity.name}": entity.why for entity in entities}
+    return rules | parties | {claim.id: claim.why for claim in bundle.claims.each}

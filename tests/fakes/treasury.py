@@ -27,7 +27,7 @@ from custody.rules.signatures import Signed
 from custody.rules.statements import AssetCoverage, Statement
 from custody.rules.transfers import Transfer
 from custody.rules.typed import ZERO32, Struct
-from custody.rules.wallets import Address, Chain, Tier
+from custody.rules.wallets import Chain, Tier
 from tests.fakes.seat import BITCOIN, EVM, NOW, YEAR, ed25519, secp256k1, signed_by
 from tests.fakes.store import FakeStore
 from tests.fakes.trust import ASSETS, BTC, ETH, GROUPS, PAYEE, FakePolicy, answers, bundle, internal_address, world
@@ -56,22 +56,6 @@ class FakePrices:
         if self.down:
             raise Unavailable("prices", "no source answers")
         return Prices(self.micro_usd)
-
-
-@dataclass
-class FakeLists:
-    """`Screening`."""
-
-    related: frozenset[str] = frozenset()
-    sanctioned: frozenset[str] = frozenset()
-
-    def is_related(self, account: str, address: Address) -> bool:
-        """See `Screening`."""
-        return account in self.related or address.text in self.related
-
-    def is_sanctioned(self, address: Address) -> bool:
-        """See `Screening`."""
-        return address.text in self.sanctioned
 
 
 @dataclass
@@ -114,9 +98,7 @@ def inventory() -> Inventory:
 def kernel(policy: FakePolicy | None = None, **changes: Any) -> Kernel:
     """What transfers are judged by, with a policy of one answer."""
     newest = bundle(policy or answers(Outcome.REQUIRE))
-    whole = Kernel(
-        (roster(),), inventory(), Policies(newest, {}), DERIVE, FakePrices(), FakeLists(), {BITCOIN: 20_000}, (), 600
-    )
+    whole = Kernel((roster(),), inventory(), Policies(newest, {}), DERIVE, FakePrices(), {BITCOIN: 20_000}, (), 600)
     return replace(whole, **changes)
 
 

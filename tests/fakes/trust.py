@@ -424,8 +424,6 @@ def facts_of(ask: Ask, transfer: Transfer, digest: bytes) -> IntentFacts:
         "destination_after": transfer.intent.amount,
         "first_seen": NOW + 10,
         "destination_first_seen": NOW - 10**6,
-        "related_entity": False,
-        "sanctioned": False,
     }
     return IntentFacts(**(said | dict(ask.facts)))
 

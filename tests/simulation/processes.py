@@ -26,7 +26,6 @@ from custody.flows.ports import (
     PayoutReader,
     PriceSource,
     SafeReader,
-    Screening,
     SeatPort,
     Store,
 )
@@ -116,7 +115,7 @@ class Judging(Process):
         """What transfers are judged by."""
         made, gate, life = self._reader(), self.world.gate, self.life
         prices = gated(made.prices, gate, life, PriceSource)
-        return replace(made, prices=prices, screening=gated(made.screening, gate, life, Screening))
+        return replace(made, prices=prices)
 
 
 class Worker(Judging):

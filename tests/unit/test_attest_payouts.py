@@ -852,23 +852,6 @@ class TestFacts:
         desk.quote()
         assert facts(attestor.attest(nonce(0), [mine]), mine).settled_24h == 0
 
-    def test_lists(self) -> None:
-        """Without a registry nobody is listed; with one, those who are."""
-
-        class Listed:
-            def is_related(self, account: str, address: Address) -> bool:
-                return account == "customer:ana" and address.chain == EVM
-
-            def is_sanctioned(self, address: Address) -> bool:
-                return address == STRANGER_ETH
-
-        desk = Desk()
-        digest, attestor = desk.hold(), desk.house.attestor()
-        plain = facts(attestor.attest(nonce(0), [digest]), digest)
-        attestor._screening = Listed()
-        listed = facts(attestor.attest(nonce(0), [digest]), digest)
-        assert [(f.related_entity, f.sanctioned) for f in (plain, listed)] == [(False, False), (True, True)]
-
     @pytest.mark.parametrize(
         ("feeders", "by", "age"),
         [

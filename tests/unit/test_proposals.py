@@ -21,6 +21,7 @@ from custody.rules.facts import Facts
 from custody.rules.intents import Anchor
 from custody.rules.ledger import JournalEntry, JournalHead
 from custody.rules.origins import Executed, Hold, Release
+from custody.rules.parties import Parties
 from custody.rules.provenance import Authorities
 from custody.rules.refusals import Refusal, Refused, Rule
 from custody.rules.requirement import Outcome, Requirement
@@ -37,7 +38,6 @@ from tests.fakes.treasury import (
     DERIVE,
     FEES,
     HELD,
-    FakeLists,
     FakePrices,
     Treasury,
     approval,
@@ -330,10 +330,19 @@ class TestFacts:
         assert [f.within_accrued_fees for f in capped] == [True, False]
 
     def test_lists_and_prices(self) -> None:
-        """A price that is missing decides nothing; lists are asked."""
-        lists = FakeLists(frozenset({"customer:ada"}), frozenset({PAYEE[EVM.name]}))
-        (told,) = self.facts(Treasury(kernel=kernel(screening=lists)), (proposal(), "backend"))
-        assert (told.related_entity, told.sanctioned) == (True, True)
+        """A price that is missing decides nothing; the bundle's lists are asked."""
+        payee = frozenset({PAYEE[EVM.name].lower()})
+        for parties, told in (
+            (Parties(frozenset({"customer:ada"}), frozenset(), payee), (True, True)),
+            (Parties(frozenset({"customer:bo"}), payee), (True, False)),
+            (Parties(frozenset({"customer:bo"})), (False, False)),
+        ):
+            asked: list[Facts] = []
+            policies = kernel(watched(asked)).policies
+            listed = replace(policies, newest=replace(policies.newest, parties=parties))
+            Treasury(kernel=kernel(policies=listed)).propose()
+            (one,) = asked
+            assert (one.related_entity, one.sanctioned) == told
         for prices in (FakePrices({}), FakePrices({"ETH": 0}), FakePrices(down=True)):
             t = Treasury(kernel=kernel(prices=prices))
             with pytest.raises(Unavailable):

@@ -1,21 +1,25 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """A seat under the shipped bundle: the facts that it builds by itself are ones that the real evaluator answers."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from custody.rules.parties import Parties
 from custody.rules.refusals import Rule
 from custody.rules.seat import decide
-from custody.rules.seat_request import BundleInForce, Plan, Policies
+from custody.rules.seat_request import Plan, Policies
 from custody.rules.wallets import Tier
+from custody.seating import in_force
 from tests.fakes.seat import BITCOIN
-from tests.fakes.trust import Ask, build
-from tests.unit.shipped import open_shipped
+from tests.fakes.trust import PAYEE, Ask, build
+from tests.unit.shipped import open_shipped, with_rules
 
 BTC: Final = 10**8
+PAID: Final = frozenset({PAYEE[BITCOIN.name].lower()})
 COLD: Final[dict[str, Any]] = {"tier": Tier.CUSTOMER_COLD, "to_tier": Tier.CUSTOMER_HOT, "proposer": "desk"}
 
 
@@ -27,11 +31,21 @@ COLD: Final[dict[str, Any]] = {"tier": Tier.CUSTOMER_COLD, "to_tier": Tier.CUSTO
         pytest.param(
             {"both": {"amount": BTC}, "approvers": ()}, Rule.QUORUM_NOT_REACHED, id="a large one without people"
         ),
-        pytest.param({"approvers": (), "facts": {"sanctioned": True}}, Rule.POLICY_DENIES, id="sanctioned"),
+        pytest.param({"approvers": (), "parties": Parties(sanctioned=PAID)}, Rule.POLICY_DENIES, id="sanctioned"),
         pytest.param(
-            {"approvers": (), "facts": {"related_entity": True}},
+            {"approvers": (), "parties": Parties(addresses=PAID)},
             Rule.QUORUM_NOT_REACHED,
             id="an affiliate needs people",
+        ),
+        pytest.param(
+            {"approvers": (), "parties": Parties(accounts=frozenset({"customer:ada"}))},
+            Rule.QUORUM_NOT_REACHED,
+            id="an affiliate's account needs people",
+        ),
+        pytest.param(
+            {"approvers": (), "parties": Parties(accounts=frozenset({"customer:bo"}))},
+            None,
+            id="somebody else is listed",
         ),
         pytest.param(
             {"approvers": (), "facts": {"destination_first_seen": 0}}, Rule.POLICY_DENIES, id="a destination never seen"
@@ -52,14 +66,15 @@ COLD: Final[dict[str, Any]] = {"tier": Tier.CUSTOMER_COLD, "to_tier": Tier.CUSTO
 def test_the_shipped_rules_decide(tmp_path: Path, fields: dict[str, Any], rule: Rule | None) -> None:
     """Bitcoin, so that no token's made-up contract matters."""
     shipped = open_shipped(tmp_path)
-    bundle = BundleInForce(shipped.policy, shipped.assets, shipped.fees)
+    bundle = replace(in_force(shipped), parties=fields.get("parties", Parties()))
+    changes = {name: value for name, value in fields.items() if name != "parties"}
     ask = Ask(
         **{
             "chain": BITCOIN,
             "intent": {"policy": shipped.hash},
             "statement": {"policy": shipped.hash},
             "journal": lambda journal: replace(journal, policies=(shipped.hash,)),
-            **fields,
+            **changes,
         }
     )
     b = build(ask)
@@ -69,3 +84,23 @@ def test_the_shipped_rules_decide(tmp_path: Path, fields: dict[str, Any], rule: 
     else:
         assert isinstance(answer, tuple)
         assert rule in {refusal.rule for refusal in answer}, [str(refusal) for refusal in answer]
+
+
+def test_who_left_the_list_meanwhile(tmp_path: Path) -> None:
+    """What was proposed while its payee was listed asks for what the list asked: the stricter of pinned and newest."""
+    shipped = open_shipped(tmp_path)
+    listed = replace(in_force(shipped), parties=Parties(addresses=PAID))
+    rules = json.loads(json.dumps(shipped.documents["rules"]))["rules"]
+    rules[0]["why"] += " Said otherwise."
+    newest = replace(in_force(with_rules(shipped, rules)), parties=Parties())
+    ask = Ask(
+        chain=BITCOIN,
+        approvers=(),
+        intent={"policy": shipped.hash},
+        statement={"policy": newest.hash},
+        journal=lambda journal: replace(journal, policies=(shipped.hash, newest.hash)),
+    )
+    b = build(ask)
+    answer = decide(b.request, b.decoded, b.journal, Policies(newest, {shipped.hash: listed}), b.now)
+    assert isinstance(answer, tuple)
+    assert Rule.QUORUM_NOT_REACHED in {refusal.rule for refusal in answer}

@@ -227,8 +227,6 @@ EXAMPLES: Final[dict[str, Struct]] = {
                 destination_after=7,
                 first_seen=T - 3600,
                 destination_first_seen=T - 86_400,
-                related_entity=True,
-                sanctioned=False,
             ),
         ),
         heights=(ChainHeight(ETH, 100, word(0x13), T - 12), ChainHeight(BTC, 110, word(0x14), T - 600)),

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from custody.flows.ports.books import Customers, Deposit, Deposits, Examined, Journal
 from custody.flows.ports.mirror import Documents, Enrolled, Enrolments
 from custody.flows.ports.moving import Damaged, Lease, Leases, Moved, Transfers
-from custody.flows.ports.outside import Prices, PriceSource, Screening
+from custody.flows.ports.outside import Prices, PriceSource
 from custody.flows.ports.paying import Anchors, FeeBumper, PayoutChain
 from custody.flows.ports.reading import AddressDeriver, Branch, ChainView, OutpointReader, PayoutReader, SafeReader
 from custody.flows.ports.signers import AddressBinder, AttestorMemory, AttestorPort, SeatPort
@@ -46,7 +46,6 @@ __all__ = [
     "PriceSource",
     "Prices",
     "SafeReader",
-    "Screening",
     "SeatPort",
     "Store",
     "Transfers",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What comes from outside: prices, and lists of who must not be paid. Either only ever tightens."""
+"""What comes from outside: prices. They only ever tighten."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,6 @@ from typing import Protocol
 
 from custody.rules.amounts import Asset
 from custody.rules.errors import Unavailable
-from custody.rules.wallets import Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +28,4 @@ class PriceSource(Protocol):
 
     def fresh(self, now: int) -> Prices:
         """What at least two signed, fresh sources agree to give, the maximum of each; an asset with fewer is left out."""
-        ...
-
-
-class Screening(Protocol):
-    """What lists kept outside policy say about who is paid. Raises Unavailable where they cannot be asked."""
-
-    def is_related(self, account: str, address: Address) -> bool:
-        """Whether account or address belongs to an affiliate, an insider or a company of theirs."""
-        ...
-
-    def is_sanctioned(self, address: Address) -> bool:
-        """Whether nothing may be paid there."""
         ...
