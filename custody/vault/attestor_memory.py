@@ -137,16 +137,21 @@ class VaultMemory(AttestorVault):
         """When this was first seen, which no row can date back."""
         known = self._sights.get(digest)
         if known is None:
-            path = f"{_SEEN}/{digest.hex()}"
-            stored, _ = self._documents.read(path)
-            if stored is None:
-                with suppress(CasConflict):
-                    self._documents.write(path, {"at": str(now)}, cas=0)
-                stored, _ = self._documents.read(path)
-            known = self._sights[digest] = _whole_number(stored, "at", path)
+            known = self._sights[digest] = self._sight(f"{_SEEN}/{digest.hex()}", now)
             if self._seen is not None:
                 self._seen.add(digest.hex())
         return known
+
+    def _sight(self, path: str, now: int) -> int:
+        if self._seen is None or path.rpartition("/")[2] in self._seen:
+            stored, _ = self._documents.read(path)
+            if stored is not None:
+                return _whole_number(stored, "at", path)
+        try:
+            self._documents.write(path, {"at": str(now)}, cas=0)
+        except CasConflict:  # another process saw it first
+            return _whole_number(self._documents.read(path)[0], "at", path)
+        return now
 
     def _payout(self, digest: bytes) -> Attested | None:
         if digest not in self._payouts:
