@@ -1,67 +1,74 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Evaluates a bundle's rules over the facts of one transfer: order-free, most restrictive wins, deny by default.
 
-Compiled once into closures over plain integers: no clock, no I/O, no parsing, exact to 2^256. A fact that is missing, of another
+Compiled once into closures and plain integers: no clock, no I/O, no parsing, exact to 2^256. A fact that is missing, of another
 type or impossible beside the others denies before any rule is read, so no rule ever meets a half-known transfer.
 """
 
-from collections.abc import Callable
+from bisect import bisect_right
 from dataclasses import dataclass
-from operator import attrgetter, ge, gt, le, lt
-from typing import Final
+from functools import lru_cache
+from operator import attrgetter
+from typing import Final, TypeVar
 
 from custody.rules.amounts import UINT256_MAX, Assets
-from custody.rules.facts import Destination, Facts, Owner, Purpose, Role
+from custody.rules.facts import Facts
 from custody.rules.requirement import Decision, Floors, Outcome, Requirement, RuleWords, Unmet, stricter
-from custody.rules.wallets import Tier
 from custody.rules.words import span
-from policies.rules_model import Comparator, Compared, Condition, Kind, LimitName, Limits, OneOf, PolicyRule
-from policies.vocabulary import ATTRIBUTE, AXIOMS, VOCABULARY, Among, Axiom, Choice, Flag, Is, NotBelow, Quantity
+from policies.fact_tests import Test, axiom_test, condition_test, type_test
+from policies.rules_model import Comparator, Compared, Condition, Kind, LimitName, Limits, PolicyRule
+from policies.vocabulary import ATTRIBUTE, AXIOMS, VOCABULARY, NotBelow, Quantity
 
 __all__ = ["Policy", "stricter"]
 
-Test = Callable[[Facts], bool]
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 
-_ORDER: Final[dict[Comparator, Callable[[int, int], bool]]] = {
-    Comparator.AT_MOST: le,
-    Comparator.LESS_THAN: lt,
-    Comparator.AT_LEAST: ge,
-    Comparator.MORE_THAN: gt,
-}
-_TYPES: Final = {
-    "from": Tier,
-    "to": Destination,
-    "to_tier": Tier,
-    "owner": Owner,
-    "purpose": Purpose,
-    "role": Role,
-    "asset": str,
-}
-
-
-_WORDS: Final = attrgetter(*(ATTRIBUTE[name] for name, fact in VOCABULARY.items() if not isinstance(fact, Quantity)))
-_NUMBERS: Final = attrgetter(*(ATTRIBUTE[name] for name, fact in VOCABULARY.items() if isinstance(fact, Quantity)))
+_QUANTITIES: Final = tuple(name for name, fact in VOCABULARY.items() if isinstance(fact, Quantity))
+_SETTLED: Final = tuple(ATTRIBUTE[name] for name in VOCABULARY if name not in _QUANTITIES)
+_WORDS: Final = attrgetter(*_SETTLED)
+_NUMBERS: Final = attrgetter(*(ATTRIBUTE[name] for name in _QUANTITIES))
+_ORDERED: Final = tuple((number, axiom.then) for number, axiom in enumerate(AXIOMS) if isinstance(axiom.then, NotBelow))
+if any(AXIOMS[number].given is not None for number, _ in _ORDERED):  # it would be asked of words alone, and remembered
+    raise TypeError("an axiom that orders quantities holds always")
+_AT_LEAST: Final = tuple(
+    (number, _QUANTITIES.index(then.fact), then.least) for number, then in _ORDERED if isinstance(then.least, int)
+)
+_NOT_BELOW: Final = tuple(
+    (number, _QUANTITIES.index(then.fact), _QUANTITIES.index(then.least))
+    for number, then in _ORDERED
+    if isinstance(then.least, str)
+)
 _FRAMES: Final = 4096
-_DECISIONS: Final = 1024
-"""How many frames a policy remembers, and how many decisions each of them; beyond it all are forgotten and worked out again."""
+"""How many frames a policy remembers; beyond it the one that was asked for longest ago is worked out again."""
+_REMEMBERED: Final = 1024
+"""How many decisions, of all frames and of each, and sets of faults; beyond it all of these are forgotten."""
 _HOLDS: Final = -1
 
 
 @dataclass(frozen=True, slots=True)
+class _Cut:
+    """A comparison of a quantity, by its place among quantities: it holds where "less than this" is `below`."""
+
+    quantity: int
+    at: int
+    below: bool
+    place: int
+    """Of the `Unmet` that is told where it does not hold."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Open:
-    """What is left of one part of a rule once words and flags are known: tests of quantities, and what fails after them, if it does.
+    """What is left of one part of a rule once words and flags are known: comparisons, and what fails after them, if it does."""
 
-    Each test stands beside the place of its `Unmet`, which is what is answered where it is the first that does not hold.
-    """
-
-    tests: tuple[tuple[Test, int], ...]
+    cuts: tuple[_Cut, ...]
     end: int
 
-    def first_unmet(self, facts: Facts) -> int:
+    def first_unmet(self, numbers: tuple[int, ...]) -> int:
         """The place of the first condition that does not hold, in the order of the rule; `_HOLDS` where all do."""
-        for test, place in self.tests:
-            if not test(facts):
-                return place
+        for cut in self.cuts:
+            if (numbers[cut.quantity] < cut.at) is not cut.below:
+                return cut.place
         return self.end
 
 
@@ -69,13 +76,13 @@ class _Open:
 class _Frame:
     """Everything about a transfer that its words and flags settle; the same for every amount, value and age.
 
-    `parts` are all rules' parts in order, `left` those of them that quantities still decide. A decision depends on nothing but what
-    these answer, so it is remembered by that.
+    `broken` are the axioms that they break, `parts` all rules' parts in order. `cuts` are the numbers at which some comparison that is
+    left changes, by quantity, ascending: a decision depends on nothing but which of them are passed, so it is remembered by that.
     """
 
-    possible: bool
+    broken: tuple[int, ...]
     parts: tuple[_Open, ...]
-    left: tuple[_Open, ...]
+    cuts: tuple[tuple[int, tuple[int, ...]], ...]
     decisions: dict[tuple[int, ...], Decision]
 
 
@@ -92,10 +99,11 @@ class Policy:
         self.floors = floors
         self.hash = bundle
         self._limits = limits
-        self._types = tuple(_type_test(name, frozenset(asset.symbol for asset in assets)) for name in VOCABULARY)
-        self._axioms = tuple((_axiom_test(axiom), axiom.why) for axiom in AXIOMS)
-        self._of_numbers = tuple(_axiom_test(axiom) for axiom in AXIOMS if isinstance(axiom.then, NotBelow))
-        self._of_words = tuple(_axiom_test(axiom) for axiom in AXIOMS if not isinstance(axiom.then, NotBelow))
+        self._symbols = frozenset(asset.symbol for asset in assets)
+        self._types = tuple(type_test(name, self._symbols) for name in VOCABULARY)
+        self._of_words = tuple(
+            (number, axiom_test(axiom)) for number, axiom in enumerate(AXIOMS) if not isinstance(axiom.then, NotBelow)
+        )
         self._ordered = tuple(sorted(rules, key=lambda rule: rule.id))
         self._unmet: list[Unmet] = []
         self._parts = tuple(
@@ -103,7 +111,10 @@ class Policy:
             for rule in self._ordered
             for name in ("when", "automatic_when")
         )
-        self._frames: dict[object, _Frame] = {}
+        # typed: 1 is no flag and "usd" no purpose, though Python calls them equal
+        self._frame = lru_cache(maxsize=_FRAMES, typed=True)(self._settle)
+        self._decisions: dict[tuple[int, ...], Decision] = {}
+        self._faulty: dict[tuple[int, ...], Decision] = {}
 
     def words_of(self, rule: str) -> RuleWords | None:
         """See `PolicyInForce`."""
@@ -115,63 +126,77 @@ class Policy:
 
     def evaluate(self, facts: Facts) -> Decision:
         """Decide one transfer. Semantics 1 to 4 of the language; never raises for a fact, which denies instead."""
-        for value in _NUMBERS(facts):
+        numbers = _NUMBERS(facts)
+        for value in numbers:
             if type(value) is not int or not 0 <= value <= UINT256_MAX:
                 return self._impossible(facts)
-        frame = self._frame(facts)
-        if frame is None or not frame.possible:
+        try:
+            frame = self._frame(*_WORDS(facts))
+        except TypeError:  # what cannot even be looked up is no word
+            frame = None
+        if frame is None:
             return self._impossible(facts)
-        for holds in self._of_numbers:
-            if not holds(facts):
-                return self._impossible(facts)
-        found = tuple([part.first_unmet(facts) for part in frame.left])
-        decision = frame.decisions.get(found)
+        broken = frame.broken
+        for axiom, place, least in _AT_LEAST:
+            if numbers[place] < least:
+                broken += (axiom,)
+        for axiom, place, other in _NOT_BELOW:
+            if numbers[place] < numbers[other]:
+                broken += (axiom,)
+        if broken:
+            return self._broken(broken)
+        passed = tuple([bisect_right(cuts, numbers[place]) for place, cuts in frame.cuts])
+        decision = frame.decisions.get(passed)
+        return self._decided(frame, passed, numbers) if decision is None else decision
+
+    def _decided(self, frame: _Frame, passed: tuple[int, ...], numbers: tuple[int, ...]) -> Decision:
+        """A decision that this frame has not met; other frames may have, and then it is the very same one."""
+        found = tuple([part.first_unmet(numbers) for part in frame.parts])
+        decision = self._decisions.get(found)
         if decision is None:
-            if len(frame.decisions) >= _DECISIONS:
-                frame.decisions.clear()
-            frame.decisions[found] = decision = self._conclude([part.first_unmet(facts) for part in frame.parts])
+            decision = self._conclude(found)
+            _remember(self._decisions, found, decision)
+        _remember(frame.decisions, passed, decision)
         return decision
 
     def _impossible(self, facts: Facts) -> Decision:
-        """Facts that are missing, of another type, or impossible beside each other. Axioms are asked of well-typed facts only."""
-        wrong = tuple(fault for fault in (test(facts) for test in self._types) if fault)
-        faults = wrong or tuple(why for holds, why in self._axioms if not holds(facts))
+        """Facts that are missing or of another type."""
+        faults = tuple(fault for fault in (test(facts) for test in self._types) if fault)
         return self._decide(Outcome.DENY, None, faults=faults)
 
-    def _frame(self, facts: Facts) -> _Frame | None:
+    def _broken(self, axioms: tuple[int, ...]) -> Decision:
+        """Facts that are impossible beside each other, by the axioms that they break."""
+        decision = self._faulty.get(axioms)
+        if decision is None:
+            faults = tuple(AXIOMS[number].why for number in sorted(axioms))
+            decision = self._decide(Outcome.DENY, None, faults=faults)
+            _remember(self._faulty, axioms, decision)
+        return decision
+
+    def _settle(self, *words: object) -> _Frame | None:
         """What words and flags settle; None where one of them is of another type, or no word."""
-        words = _WORDS(facts)
-        key = (
-            words,
-            tuple(map(type, words)),
-        )  # types too: 1 is no flag and "usd" no purpose, though Python calls them equal
-        try:
-            frame = self._frames.get(key)
-        except TypeError:  # what cannot even be looked up is no word
-            return None
-        if frame is not None:
-            return frame
+        facts = Facts(**dict(zip(_SETTLED, words, strict=True)), **dict.fromkeys(_QUANTITIES, 0))  # type: ignore[arg-type]
         if any(test(facts) for test in self._types):
             return None
+        broken = tuple(number for number, holds in self._of_words if not holds(facts))
         parts = tuple(self._open(part, facts) for part in self._parts)
-        frame = _Frame(
-            all(holds(facts) for holds in self._of_words), parts, tuple(part for part in parts if part.tests), {}
-        )
-        if len(self._frames) >= _FRAMES:
-            self._frames.clear()
-        self._frames[key] = frame
-        return frame
+        at: dict[int, set[int]] = {}
+        for part in parts:
+            for cut in part.cuts:
+                at.setdefault(cut.quantity, set()).add(cut.at)
+        cuts = tuple((quantity, tuple(sorted(numbers))) for quantity, numbers in sorted(at.items()))
+        return _Frame(broken, parts, cuts, {})
 
-    def _open(self, part: tuple[tuple[Condition, Test, int], ...], facts: Facts) -> _Open:
-        tests: list[tuple[Test, int]] = []
-        for condition, test, place in part:
-            if isinstance(condition, Compared):
-                tests.append((test, place))
+    def _open(self, part: tuple[tuple[Test | dict[str, _Cut], int], ...], facts: Facts) -> _Open:
+        cuts: list[_Cut] = []
+        for test, place in part:
+            if isinstance(test, dict):
+                cuts.append(test[facts.asset or ""])
             elif not test(facts):
-                return _Open(tuple(tests), place)
-        return _Open(tuple(tests), _HOLDS)
+                return _Open(tuple(cuts), place)
+        return _Open(tuple(cuts), _HOLDS)
 
-    def _conclude(self, found: list[int]) -> Decision:
+    def _conclude(self, found: tuple[int, ...]) -> Decision:
         """The decision by each part's first unmet condition, which is all that it depends on; two parts a rule, in order."""
         matched: list[PolicyRule] = []
         unmet: list[Unmet] = []
@@ -215,80 +240,21 @@ class Policy:
     ) -> Decision:
         return Decision(outcome, requirement, matched, denied_by, unmet, faults, (self.hash,))
 
-    def _compiled(self, rule: PolicyRule, part: str, condition: Condition) -> tuple[Condition, Test, int]:
+    def _compiled(self, rule: PolicyRule, part: str, condition: Condition) -> tuple[Test | dict[str, _Cut], int]:
+        """A test of a word or a flag, or each asset's comparison; with the place of what is told where it does not hold."""
+        place = len(self._unmet)
         self._unmet.append(Unmet(rule.id, part, str(condition)))
-        return condition, self._test(condition), len(self._unmet) - 1
+        return (self._cuts(condition, place) if isinstance(condition, Compared) else condition_test(condition)), place
 
-    def _test(self, condition: Condition) -> Test:
-        if isinstance(condition, OneOf):
-            return _among(condition.fact, condition.words)
-        get = attrgetter(ATTRIBUTE[condition.fact])
-        if not isinstance(condition, Compared):
-            value = condition.value
-            return lambda facts: get(facts) is value
-        holds, bound = _ORDER[condition.comparator], condition.bound
-        if isinstance(bound, LimitName):
-            by_asset = self._limits[bound.name]
-            return lambda facts: holds(get(facts), by_asset[facts.asset or ""])
-        return lambda facts: holds(get(facts), bound)
+    def _cuts(self, condition: Compared, place: int) -> dict[str, _Cut]:
+        bound, quantity = condition.bound, _QUANTITIES.index(condition.fact)
+        units = self._limits[bound.name] if isinstance(bound, LimitName) else dict.fromkeys(self._symbols, bound)
+        below = condition.comparator.from_above
+        above = condition.comparator in (Comparator.AT_MOST, Comparator.MORE_THAN)  # the bound itself is still below
+        return {symbol: _Cut(quantity, units[symbol] + above, below, place) for symbol in self._symbols}
 
 
-def _among(fact: str, words: tuple[str | None, ...]) -> Test:
-    get = attrgetter(ATTRIBUTE[fact])
-    kind = _TYPES[fact]
-    # Members of the enum itself: a tuple finds an identical one without hashing or comparing text.
-    members = tuple(None if word is None else kind(word) for word in words)
-    return lambda facts: get(facts) in members
-
-
-def _type_test(name: str, symbols: frozenset[str]) -> Callable[[Facts], str | None]:
-    """What is wrong with one fact by itself, or None. Types are exact: True is no amount and "usd" is no purpose."""
-    get, fact = attrgetter(ATTRIBUTE[name]), VOCABULARY[name]
-
-    def choice(facts: Facts) -> str | None:
-        value = get(facts)
-        if type(value) is _TYPES[name] and (name != "asset" or value in symbols):
-            return None
-        if value is None:
-            return None if name == "to_tier" else f"{name} is not known"
-        return f"{name} is no word of the vocabulary"
-
-    def flag(facts: Facts) -> str | None:
-        value = get(facts)
-        return (
-            None
-            if type(value) is bool
-            else f"{name} is not known"
-            if value is None
-            else f"{name} is neither true nor false"
-        )
-
-    def quantity(facts: Facts) -> str | None:
-        value = get(facts)
-        if type(value) is not int:
-            return f"{name} is not known" if value is None else f"{name} is no whole number"
-        return None if 0 <= value <= UINT256_MAX else f"{name} is not between 0 and 2^256 - 1"
-
-    return choice if isinstance(fact, Choice) else flag if isinstance(fact, Flag) else quantity
-
-
-def _axiom_test(axiom: Axiom) -> Test:
-    then = _clause(axiom.then)
-    if axiom.given is None:
-        return then
-    given = _clause(axiom.given)
-    return lambda facts: not given(facts) or then(facts)
-
-
-def _clause(clause: Among | Is | NotBelow) -> Test:
-    get = attrgetter(ATTRIBUTE[clause.fact])
-    if isinstance(clause, Among):
-        return _among(clause.fact, clause.words)
-    if isinstance(clause, Is):
-        value = clause.value
-        return lambda facts: get(facts) is value
-    if isinstance(clause.least, int):
-        least = clause.least
-        return lambda facts: bool(get(facts) >= least)
-    other = attrgetter(ATTRIBUTE[clause.least])
-    return lambda facts: bool(get(facts) >= other(facts))
+def _remember(known: dict[_K, _V], key: _K, value: _V) -> None:
+    if len(known) >= _REMEMBERED:
+        known.clear()
+    known[key] = value

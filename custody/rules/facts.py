@@ -123,6 +123,10 @@ _WORDS: Final = {
     "asset": str,
 }
 _FLAGS: Final = frozenset(("enrolled", "related_entity", "sanctioned", "within_accrued_fees", "business_hours"))
+SETTLED: Final = tuple(name for name in Facts.__dataclass_fields__ if name in _WORDS or name in _FLAGS)
+"""Words and flags, which are few; in the order of `Facts`."""
+QUANTITIES: Final = tuple(name for name in Facts.__dataclass_fields__ if name not in SETTLED)
+"""All other facts: whole numbers."""
 
 
 def _text(value: object) -> str:

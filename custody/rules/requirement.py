@@ -232,4 +232,8 @@ class Floors:
         bands = self.people[tier].get(asset)
         if bands is None:
             raise InvalidInput("asset", Rule.UNKNOWN_ASSET, repr(asset), "an asset with floors")
-        return max((people for above, people in bands if units > above), default=0)
+        most = 0
+        for above, people in bands:
+            if units > above and people > most:
+                most = people
+        return most
