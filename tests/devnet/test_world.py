@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -12,15 +13,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from eth_account import Account
 
+from custody.activating import Carrier, activate_policy
+from custody.bootstrap import open_deployment
+from custody.rules.governance import PolicyActivation
+from custody.rules.refusals import Refused
 from custody.rules.roster import RosterVersion
 from custody.rules.signatures import Signed
-from devnet.birth import Services, raise_world
+from custody.rules.transfers import Status
+from devnet.birth import EVM, Services, raise_world
 from devnet.demo import scenes
-from devnet.network import Devnet
+from devnet.network import HOT_SEATS, Devnet
 from devnet.processes import Lifetime
+from devnet.scenes.desk import Desk
 from devnet.scenes.stage import Stage
 from devnet.story import Story
+from policies.bundle import from_json, load
 
 pytestmark = pytest.mark.timeout(900)  # the first test plays the whole demonstration, beside another worker's tests
 BULKHEAD = str(Path(sys.executable).parent / "bulkhead")
@@ -248,3 +257,90 @@ def test_no_private_key_in_any_file_but_key_files(played: tuple[Stage, Story]) -
         if path.is_file() and "raft" not in path.parts and path.parent.name != "people":
             body = path.read_bytes()
             assert not [s for s in secrets if s in body], path
+
+
+def bundle_that_asks_sooner(stage: Stage, folder: Path) -> Path:
+    """The devnet's first bundle, under which less ether goes by itself."""
+    shutil.copytree(stage.world.net.home / "policy", folder)
+    limits = (folder / "limits.yaml").read_text(encoding="ascii")
+    (folder / "limits.yaml").write_text(limits.replace("ETH: 5 ETH", "ETH: 0.001 ETH", 1), encoding="ascii")
+    return folder
+
+
+def by_owners(stage: Stage, target: Path, names: tuple[str, ...]) -> None:
+    """Their signatures in the file, beside the one that the command made."""
+    signed = Signed.from_json(PolicyActivation, json.loads(target.read_text()))
+    target.write_text(json.dumps(stage.world.cast.sign(stage.deployment.roster.domain, signed, names).to_json()))
+
+
+def test_a_stricter_bundle_by_the_owners_commands(played: tuple[Stage, Story], tmp_path: Path) -> None:
+    """In force after an hour of the statement's clock, at the desk and at seats; what was proposed before asks for what both ask.
+
+    It and the one below come last in this module: the world goes by another bundle afterwards.
+    """
+    stage, story = played
+    desk, first = Desk(stage), stage.deployment.lineage().newest.bundle
+    address = Account.create().address
+    desk.enrol("alice", EVM, address)
+    desk.pass_a_day()
+    waiting = desk.propose("governed-1", "alice", "ETH", 2 * 10**15, address)
+    assert (waiting.status, waiting.intent.policy) == (Status.QUEUED, first.hash)
+    new, target, people = (
+        bundle_that_asks_sooner(stage, tmp_path / "new"),
+        tmp_path / "new.json",
+        stage.world.net.home / "people",
+    )
+    assert bulkhead(stage, "policy", "draft", str(target), str(new), "--author", "gil").returncode == 0
+    key = ("--key", str(people / "cleo.json"), "--password-file", str(people / "password"), "--yes")
+    signing = bulkhead(stage, "policy", "sign", str(target), str(new), *key)
+    assert signing.returncode == 0, signing.stdout + signing.stderr
+    by_owners(stage, target, ("dan", "eve"))
+    noted = json.loads(bulkhead(stage, "policy", "activate", str(target), str(new), "--json").stdout)
+    assert (noted["path"], noted["in_force"]) == ("stricter", False)
+    assert [seat["seat"] for seat in noted["seats"] if seat["waits_until"]] == list(HOT_SEATS)
+    assert desk.worker.kernel().policies.newest.hash == first.hash
+    desk.pass_time(3_600 + 60)
+    taken = json.loads(bulkhead(stage, "policy", "activate", str(target), "--json").stdout)
+    assert (taken["in_force"], [seat["seat"] for seat in taken["seats"] if seat["has_it"]]) == (True, list(HOT_SEATS))
+    assert desk.worker.kernel().policies.newest.hash == load(new).hash
+    desk.turn(story)
+    assert desk.now(waiting).status is Status.PENDING_AUTHORIZATION  # it went by itself under the bundle that it pins
+    assert {person: desk.approve(waiting, person) for person in ("ana", "cleo")} == {"ana": set(), "cleo": set()}
+    desk.work(story, waiting)
+    assert desk.now(waiting).status is Status.COMPLETED, desk.now(waiting).waiting_for
+
+
+def test_a_weaker_bundle_waits_two_days(played: tuple[Stage, Story], tmp_path: Path) -> None:
+    """Four owners; refused by every seat an hour before its time; the worker brings it to them after; every decision replays."""
+    stage, story = played
+    desk, home = Desk(stage), stage.world.net.home
+    newest = desk.worker.kernel().policies.newest
+    documents = json.loads(json.dumps(load(home / "policy").to_json()))
+    documents["rules"]["rules"][0]["why"] += " Once more."  # a bundle that was in force never is again
+    weaker = from_json(documents)
+    message = PolicyActivation(weaker.hash, newest.hash, b"\x01" * 32, "gil", 0)
+    domain, owners = stage.deployment.roster.domain, ("cleo", "dan", "eve", "fay")
+    signed = stage.world.cast.sign(domain, Signed(message, ()), owners)
+    with pytest.raises(Refused):
+        activate_policy(open_deployment(home), stage.world.cast.sign(domain, Signed(message, ()), owners[:3]), weaker)
+    done = activate_policy(open_deployment(home), signed, weaker)
+    assert (done.terms.path, done.terms.owners, done.terms.delay, done.in_force) == ("weaker", 4, 48 * 3_600, False)
+    desk.pass_time(47 * 3_600)
+    early = activate_policy(open_deployment(home), signed, weaker)
+    assert (early.in_force, {each.seat for each in early.handed if each.waits_until}) == (False, set(HOT_SEATS))
+    assert desk.worker.kernel().policies.newest.hash == newest.hash
+    desk.pass_time(3_600 + 60)
+    told = [json.loads(line) for line in Carrier(open_deployment(home))()]
+    assert {each["seat"]: each["why"] for each in told} == dict.fromkeys(HOT_SEATS, "has it")
+    assert desk.worker.kernel().policies.newest.hash == weaker.hash
+    address = Account.create().address
+    desk.enrol("alice", EVM, address)
+    desk.pass_a_day()
+    small = desk.propose("governed-2", "alice", "ETH", 2 * 10**15, address)
+    desk.work(story, small)
+    assert desk.now(small).status is Status.COMPLETED, desk.now(small).waiting_for
+    log = bulkhead(stage, "policy", "log")
+    assert log.returncode == 0, log.stdout + log.stderr
+    assert log.stdout.count("in force since") == 3
+    replayed = bulkhead(stage, "policy", "log", "replay")
+    assert replayed.returncode == 0, replayed.stdout + replayed.stderr
