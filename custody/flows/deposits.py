@@ -22,6 +22,9 @@ from custody.rules.refusals import Refusal, Refused, Rule
 from custody.rules.wallets import Chain
 
 MAX_BLOCKS: Final = 200
+AGAIN: Final = 16
+"""Blocks around a sighting that finality does not confirm, which are read once more."""
+AGAIN_KIND: Final = "deposits read again"
 KEEP: Final = 1024
 """Followed blocks that are kept per chain: deeper than any finality in the registry."""
 
@@ -73,7 +76,7 @@ def step(
     taken = Return(store, view, inventory, clock, keep).run(head)
     followed, seen, more = _Follower(store, view, inventory, assets, clock, keep).run(head, max_blocks)
     taken += more
-    credited, dust, refused, final = _Crediting(store, view, inventory, clock).run()
+    credited, dust, refused, final = _Crediting(store, view, inventory, clock, keep).run()
     newest = store.read(lambda work: work.deposits.newest(view.chain))
     behind = head.height - (_start(inventory, view.chain) - 1 if newest is None else newest)
     return StepReport(
@@ -165,8 +168,8 @@ class _Follower:
 class _Crediting:
     """Credits what is final, each after asking its source again."""
 
-    def __init__(self, store: Store, view: ChainView, inventory: Inventory, clock: Clock) -> None:
-        self._store, self._view, self._inventory, self._clock = store, view, inventory, clock
+    def __init__(self, store: Store, view: ChainView, inventory: Inventory, clock: Clock, keep: int) -> None:
+        self._store, self._view, self._inventory, self._clock, self._keep = store, view, inventory, clock, keep
 
     def run(self) -> tuple[int, int, tuple[Refusal, ...], int]:
         """Every waiting deposit at or below the final height; (credited, dust, refusals, final height)."""
@@ -183,10 +186,35 @@ class _Crediting:
                 dust += 1
             elif (refusal := self._view.confirm(deposit.sighting.proof)) is not None:
                 refused.append(refusal)
+                self._read_again(deposit)
             else:
                 self._store.run(partial(self._credit, deposit))
                 credited += 1
         return credited, dust, tuple(refused), final.height
+
+    def _read_again(self, deposit: Deposit) -> None:
+        """Once for each sighting that its own, standing block does not confirm: what came beside it was measured wrongly as well.
+
+        A node at its head may tell a balance of the block after, or of the one before. Then coins seem to have come where none did,
+        and where they did come, nothing was seen. The sighting stays, uncredited and told, so that no node can make one vanish.
+        """
+        proof, chain = deposit.sighting.proof, self._view.chain
+        to = max(_start(self._inventory, chain), proof.height - AGAIN) - 1
+        block = self._view.block(to) if to >= 0 else None
+
+        def work(work: UnitOfWork) -> None:
+            key = deposit.sighting.identity
+            if (
+                work.deposits.followed(chain, proof.height) != proof.block
+                or work.documents.get(AGAIN_KIND, key) is not None
+            ):
+                return
+            work.documents.put(AGAIN_KIND, key, {"height": str(proof.height)})
+            work.deposits.unfollow(chain, to)
+            if block is not None and work.deposits.followed(chain, to) is None:
+                work.deposits.follow([block], self._keep)
+
+        self._store.run(work)
 
     def _credit(self, deposit: Deposit, work: UnitOfWork) -> None:
         """Entry and status in one transaction: whatever crashes, both are there or neither."""

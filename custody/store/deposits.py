@@ -58,12 +58,13 @@ class SqlDeposits:
         )
 
     def record(self, sighting: Sighting) -> None:
-        """Record as SEEN; what was ORPHANED or REVERSED is SEEN again; any other stays as it is."""
-        row = self._row(sighting.identity)
+        """Record as SEEN; what was ORPHANED or REVERSED is SEEN again. The newest measurement of what is SEEN counts; else it stays."""
+        row, fresh = self._row(sighting.identity), deposit_row(sighting)
         if row is None:
-            row = deposit_row(sighting)
-        elif DepositStatus.SEEN in DEPOSIT_MOVES[DepositStatus(row.status)]:
+            row = fresh
+        elif row.status == DepositStatus.SEEN or DepositStatus.SEEN in DEPOSIT_MOVES[DepositStatus(row.status)]:
             row.status, row.position = DepositStatus.SEEN, None
+            row.units, row.proof = fresh.units, fresh.proof
         self._session.add(row)
         self._session.flush()
 

@@ -227,10 +227,9 @@ class FakeDeposits:
         """SEEN, or SEEN again."""
         self._check()
         known = self._state.deposits.get(sighting.identity)
-        if known is None:
+        free = known is None or DepositStatus.SEEN in {known.status, *DEPOSIT_MOVES[known.status]}
+        if free:
             self._state.deposits[sighting.identity] = Deposit(sighting, DepositStatus.SEEN, None)
-        elif DepositStatus.SEEN in DEPOSIT_MOVES[known.status]:
-            self._state.deposits[sighting.identity] = Deposit(known.sighting, DepositStatus.SEEN, None)
 
     def find(self, identity: str) -> Deposit | None:
         """By the event's identity."""

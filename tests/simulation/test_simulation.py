@@ -87,7 +87,7 @@ def test_each_incident_is_shown_by_something(table: str) -> None:
 
 def test_a_seed_is_one_run(capsys: pytest.CaptureFixture[str]) -> None:
     """Another process, that has run nothing before and hashes its strings otherwise, does the same thing step by step."""
-    arguments = ["--seed", "3", "--steps", "25"]
+    arguments = ["--seed", "3", "--steps", "12"]
     assert main(arguments) == 0
     here = capsys.readouterr().out
     root, environment = Path(__file__).parents[2], {**os.environ, "PYTHONHASHSEED": "1"}

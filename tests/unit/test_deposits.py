@@ -57,6 +57,83 @@ def spend(house: House, customer: str, asset: Asset, units: int) -> None:
     house.store.run(lambda work: work.journal.append(Entry(note, lines), NOW))
 
 
+class Hasty(FakeChain):
+    """A node whose balances at its head are those of the block after already, while it is `hasty` (Anvil, while it mines)."""
+
+    hasty = True
+
+    def head(self) -> BlockRef:
+        """The one before the newest, which is being made."""
+        return self._blocks[-2].ref if self.hasty else super().head()
+
+    def sightings(self, first: int, last: int, watched: Collection[Address]) -> Sequence[Sighting]:
+        """What comes in the block after the last one seems to be in the last; what came in the first was told before."""
+        if not self.hasty:
+            return super().sightings(first, last, watched)
+        at = self._blocks[last].ref
+        early = super().sightings(first + 1, last + 1, watched)
+        return [replace(s, proof=replace(s.proof, height=at.height, block=at.hash)) for s in early]
+
+
+class TestReadAgain:
+    """A balance read too early costs a second look, and no customer a deposit."""
+
+    def chain(self) -> tuple[House, Hasty]:
+        """Ana is paid in block 2, and the node says so of block 1."""
+        house, chain = House(), Hasty(EVM)
+        chain.mine()
+        chain.mine((ETH, ana(house), 1000))
+        first = house.step(chain)
+        chain.mine()
+        second = house.step(chain)
+        assert (first.seen, second.seen) == (1, 0)
+        chain.hasty = False
+        return house, chain
+
+    def test_what_came_is_credited(self) -> None:
+        """In its own block, once; what stood in the block before is told, and never credited."""
+        house, chain = self.chain()
+        chain.mine_many(3)
+        reports = [house.step(chain) for _ in range(5)]
+        assert sum(report.credited for report in reports) == 1
+        assert {refusal.rule for report in reports for refusal in report.refused} == {Rule.ORIGIN}
+        assert house.balance("ana", "ETH") == 1000
+        assert statuses(house) == [DepositStatus.SEEN, DepositStatus.CREDITED]
+
+    def test_it_is_read_again_once(self) -> None:
+        """Whatever a node goes on refusing, the watcher goes on with the chain."""
+        house, chain = self.chain()
+        chain.mine_many(30)
+        house.settle(chain)
+        chain.mine()
+        reports = [house.step(chain) for _ in range(4)]
+        assert [report.followed for report in reports] == [1, 0, 0, 0]
+        assert [report.behind for report in reports] == [0, 0, 0, 0]
+
+    def test_a_crash_in_between(self) -> None:
+        """Forgetting the blocks and noting why are one transaction."""
+        house, chain = self.chain()
+        chain.mine_many(3)
+        for commits in range(1, 5):
+            for after in (False, True):
+                with suppress(DyingStore.Died):
+                    house.step(chain, DyingStore(house.store, commits, after=after))
+        house.settle(chain)
+        house.step(chain)
+        assert house.balance("ana", "ETH") == 1000
+
+    def test_the_newest_measurement_counts(self) -> None:
+        """The same event, measured otherwise: until it is booked the later reading takes the place of the first."""
+        house = House()
+        house.evm.mine((ETH, ana(house), 1000))
+        (true,) = house.evm.sightings(0, 1, [ana(house)])
+        wrong = replace(true, amount=Amount(ETH, 7), proof=replace(true.proof, after=7))
+        for sighting, units in ((wrong, 7), (true, 1000)):
+            house.store.run(lambda work, one=sighting: work.deposits.record(one))  # type: ignore[misc]
+            (found,) = house.store.read(lambda work: work.deposits.all())
+            assert (found.sighting.amount.units, found.status) == (units, DepositStatus.SEEN)
+
+
 class TestCredit:
     """Nothing below finality, everything at it, once."""
 

@@ -125,7 +125,10 @@ class Deposits(Protocol):
         ...
 
     def record(self, sighting: Sighting) -> None:
-        """Record as SEEN; a sighting known as ORPHANED or REVERSED becomes SEEN again; any other stays as it is."""
+        """Record as SEEN; a sighting known as ORPHANED or REVERSED becomes SEEN again, as it is measured now.
+
+        One that is SEEN is measured anew, too: nothing was booked by it. Any other stays as it is.
+        """
         ...
 
     def find(self, identity: str) -> Deposit | None:
