@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Clocks that jump by a day, of worker, API and attestor: no delay is shortened, nothing that expired comes back, nothing is said twice."""
 
+import os
+import signal
 import time
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +19,7 @@ from custody.rules.signatures import Signed
 from custody.rules.transfers import Status, Transfer
 from devnet.birth import EVM
 from devnet.prices import told_time
+from tests.faults.paused import second
 from tests.faults.world import Hall, Payment
 
 DAY: Final = 86_400
@@ -24,8 +27,21 @@ JUMP: Final = DAY + 3_600
 
 
 def worker_ahead(hall: Hall) -> None:
-    """A worker that is a day ahead pays nothing before its time, and what waited goes on once its clock is right."""
-    _waits_out(hall, JUMP, hall.services.worker)
+    """A worker that is a day ahead ends nothing that it is asked for: it is paid once, at the latest when its clock is right."""
+    before = hall.received(hall.ether)
+    with hall.clock(JUMP, hall.services.worker):
+        payment = hall.ask(hall.ether)
+        time.sleep(4)
+        assert hall.now(payment).status not in {Status.EXPIRED, Status.FAILED, Status.CANCELLED}
+        assert hall.received(hall.ether) - before in (0, payment.units)
+    hall.finish(payment)
+
+
+def leases_stolen(hall: Hall) -> None:
+    """A second worker that is a day ahead takes every turn away from the first: neither writes in the other's, each is paid once."""
+    with hall.clock(JUMP, hall.services.worker2), second(hall):
+        payments = [hall.ask(hall.ether if number % 2 else hall.bitcoin) for number in range(4)]
+        hall.finish(*payments)
 
 
 def worker_behind(hall: Hall) -> None:
@@ -45,7 +61,10 @@ def attestor_behind(hall: Hall) -> None:
 
 
 def attestor_ahead(hall: Hall) -> None:
-    """The attestor's clock jumps a day ahead: prices of before are stale to it, so nothing is signed; set right, it goes on."""
+    """The attestor's clock jumps a day ahead: prices of before are stale to it, so nothing is signed.
+
+    A statement's time never runs back while it lives: set right, it has to be started again, and then it goes on.
+    """
     before = hall.positions()
     with hall.paused(hall.services.worker):
         payment = hall.ask(hall.ether)
@@ -53,6 +72,7 @@ def attestor_ahead(hall: Hall) -> None:
         time.sleep(5)
         assert hall.positions() == before
         assert not hall.kept(payment)
+    os.kill(hall.life(hall.services.attestor), signal.SIGKILL)
     hall.finish(payment)
 
 
@@ -117,17 +137,6 @@ def _answers(hall: Hall) -> bool:
     except (Refused, Unavailable):
         return False
     return True
-
-
-def _waits_out(hall: Hall, seconds: int, *services: object) -> None:
-    del services
-    with hall.clock(seconds, hall.services.worker):
-        payment = hall.ask(hall.ether)
-        before = hall.received(hall.ether)
-        time.sleep(4)
-        after = hall.received(hall.ether)
-        assert after - before in (0, payment.units)
-    hall.finish(payment)
 
 
 def _ahead(hall: Hall) -> ApiClient:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Faults of nodes: started again in the middle, without memory, behind, deaf, and lying to the worker or to the attestor."""
 
+import itertools
 import json
 import os
 import shutil
@@ -251,20 +252,15 @@ def deaf_attestor_node(hall: Hall) -> None:
 
 
 def half_answering_node(hall: Hall) -> None:
-    """Half answers, HTTP 500 and cut connections of the worker's nodes, half of the time: it costs time, never a second payment."""
-    turn = [0]
+    """Half answers, HTTP 500, cut and unanswered connections now and then, of both nodes: it costs time, never a second payment."""
+    turn, lost = itertools.count(), proxy.lost(1_000)
+    tricks = {7: proxy.half, 151: proxy.failing, 307: proxy.refused, 449: lost}
 
     def now_and_then(asked: proxy.Asked, forward: proxy.Forward) -> proxy.Answer:
-        turn[0] += 1
-        tricks = (proxy.half, proxy.honest, proxy.failing, proxy.honest, proxy.refused, proxy.honest, proxy.lost(1))
-        return tricks[turn[0] % 16](asked, forward) if turn[0] % 16 < len(tricks) else forward(asked)
+        return tricks.get(next(turn) % 503, proxy.honest)(asked, forward)
 
-    for name in ("worker-evm", "worker-bitcoin"):
-        hall.nodes[name].trick = now_and_then
-    payments = [hall.ask(hall.ether), hall.ask(hall.bitcoin)]
-    hall.finish(*payments)
-    for name in ("worker-evm", "worker-bitcoin"):
-        hall.nodes[name].trick = proxy.honest
+    with hall.nodes["worker-evm"].playing(now_and_then), hall.nodes["worker-bitcoin"].playing(now_and_then):
+        hall.finish(hall.ask(hall.ether), hall.ask(hall.bitcoin))
 
 
 def _steps(hall: Hall, count: int) -> Callable[[], bool]:

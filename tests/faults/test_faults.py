@@ -48,6 +48,7 @@ LONG: Final[tuple[Fault, ...]] = (
     disks.attestor_full,
     clocks.worker_ahead,
     clocks.worker_behind,
+    clocks.leases_stolen,
     clocks.attestor_behind,
     clocks.attestor_ahead,
     clocks.cooling_off,

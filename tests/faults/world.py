@@ -283,6 +283,8 @@ class Hall:
     def clock(self, seconds: int, *services: Service) -> Iterator[None]:
         """The machines of these parts are wrong by so many seconds."""
         files = [service.folder / CLOCK for service in services]
+        for file in files:
+            file.parent.mkdir(mode=0o700, exist_ok=True)
         try:
             for file in files:
                 _put(file, f"{seconds}")
