@@ -48,8 +48,8 @@ faults: setup ## nodes, vaults, disks and clocks fail under withdrawals, and wor
 	@BULKHEAD_LONG=1 $(BIN)/python -m pytest tests/faults -m "faults or not faults"
 
 # The score is of what was asked so far; a later run goes on from there, and asks again what changed (tests/mutants.py).
-crash: setup ## kill -9 at every point of a deposit and a withdrawal, each alone, against a twin; an hour (ONLY=worker.commit for less)
-	@$(BIN)/python -m tests.crash $(if $(ONLY),--only '$(ONLY)')
+crash: setup ## kill -9 at every commit and await of a deposit and a withdrawal, against a twin; minutes (EACH=1: each alone, an hour; ONLY=worker.commit)
+	@$(BIN)/python -m tests.crash $(if $(EACH),--each) $(if $(ONLY),--only '$(ONLY)')
 
 mutants: setup ## change rules and flows at random for MINUTES (60); count what no test notices (ONLY='custody.rules.seat_checks_*')
 	@set -f; HYPOTHESIS_PROFILE=mutants nice -n 15 $(BIN)/python -m tests.mutants $(ONLY) --minutes $(MINUTES) --jobs $(JOBS)

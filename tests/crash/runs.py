@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Runs: a twin that never crashes, one that is killed at one point alone, and one that is killed at point after point."""
+"""Runs: a twin that never crashes, and one in which somebody is killed at each of some points."""
 
 import time
 from collections import Counter
@@ -177,4 +177,4 @@ def table(points: Collection[str], fired: Collection[str]) -> list[str]:
     """Covered and total, by part and all together."""
     total, covered = (Counter(name.partition(".")[0] for name in names) for names in (points, set(points) & set(fired)))
     rows = [f"  {part:10}{covered[part]:4} of {total[part]:4}" for part in PARTS]
-    return [*rows, f"failpoints covered {len(set(points) & set(fired))} of {len(set(points))}"]
+    return [*rows, f"covered {len(set(points) & set(fired))} of {len(set(points))} points"]

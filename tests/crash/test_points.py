@@ -286,10 +286,10 @@ PASSED = (
 
 def test_a_renamed_point_is_uncovered() -> None:
     """Covered counts only what the twin passed: a name that is no more covers nothing, and a new one shows as missing."""
-    assert table(PASSED, PASSED)[-1] == "failpoints covered 8 of 8"
+    assert table(PASSED, PASSED)[-1] == "covered 8 of 8 points"
     old = [name.replace("_seal", "_sealed") for name in PASSED]
     rows = table(PASSED, old)
-    assert rows[-1] == "failpoints covered 6 of 8"
+    assert rows[-1] == "covered 6 of 8 points"
     assert "  worker       0 of    2" in rows
 
 

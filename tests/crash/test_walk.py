@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A walk of crashes in `make test`; `make crash` kills at every point alone, and takes an hour."""
+"""A walk of crashes in `make test`; `make crash` kills at every point."""
 
 import sys
 from typing import Final

@@ -83,4 +83,4 @@ def revive(vault: OpenBao) -> None:
 
 
 def _count(hall: Hall) -> int:
-    return len(hall.stage.deployment.store.read(lambda work: list(work.transfers.examine(0, 500))))
+    return len(hall.transfers())

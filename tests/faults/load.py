@@ -6,18 +6,17 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 
 from api.client import RequestSigner
 from api.gate import WRITES_MOST
 from custody.composing import wall_clock
-from custody.flows.ports import Damaged, UnitOfWork
-from custody.rules.transfers import Status, Transfer
+from custody.rules.transfers import Status
 from tests.faults.world import Hall
 
 TIMES: Final = 10
-_UNITS: Final = 10**12
+_UNITS: Final = 10**14
+"""The least that is paid, by the asset registry."""
 _SECONDS: Final = 120.0
 
 
@@ -51,11 +50,11 @@ def withdrawals_at_once(hall: Hall) -> None:
         bodies[name] = {**proposal.to_json(), "amount": amount, "expiry": proposal.expiry, "signatures": [signature]}
     hall.made += 1
     taken = _sorted_out(_send(hall, "/v1/transfers", bodies), 201)
-    found = {t.proposal.message.reference: t for t in _transfers(hall)}
+    found = {t.proposal.message.reference: t for t in hall.transfers()}
     assert found.keys() & bodies.keys() == taken
     assert len(taken) >= WRITES_MOST // 2
-    hall.until(lambda: all(t.status.is_final for t in _transfers(hall)), "all of them are at their end")
-    assert {t.status for t in _transfers(hall) if t.proposal.message.reference in taken} == {Status.COMPLETED}
+    hall.until(lambda: all(t.status.is_final for t in hall.transfers()), "all of them are at their end")
+    assert {t.status for t in hall.transfers() if t.proposal.message.reference in taken} == {Status.COMPLETED}
 
 
 def _sorted_out(told: Sequence[Told], taken: int) -> set[str]:
@@ -64,19 +63,6 @@ def _sorted_out(told: Sequence[Told], taken: int) -> set[str]:
     assert set(statuses) == {taken, 429}, statuses
     assert {one.body.get("rule") for one in told if one.status == 429} == {"too_many_writes_waiting"}
     return {one.name for one in told if one.status == taken}
-
-
-def _transfers(hall: Hall) -> list[Transfer]:
-    found: list[Transfer] = []
-    after, store = 0, hall.stage.deployment.store
-    while page := store.read(partial(_page, after)):
-        after = page[-1][0]
-        found += [transfer for _, transfer in page if isinstance(transfer, Transfer)]
-    return found
-
-
-def _page(after: int, work: UnitOfWork) -> Sequence[tuple[int, Transfer | Damaged]]:
-    return work.transfers.examine(after, 500)
 
 
 def _send(hall: Hall, path: str, bodies: Mapping[str, Mapping[str, Any]]) -> list[Told]:

@@ -20,6 +20,7 @@ from typing import Final, TypeVar
 from unittest import mock
 
 from custody import parts
+from custody.flows.ports import Damaged, UnitOfWork
 from custody.rules.errors import CustodyError
 from custody.rules.facts import Purpose
 from custody.rules.intents import Proposal
@@ -174,12 +175,20 @@ class Hall:
 
     def now(self, payment: Payment) -> Transfer:
         """The withdrawal as it stands."""
-        account = f"customer:{payment.traveller.customer}"
-        found = self.stage.deployment.store.read(lambda work: list(work.transfers.examine(0, 500, account=account)))
-        for _, transfer in found:
-            if isinstance(transfer, Transfer) and transfer.intent.id == payment.id:
+        for transfer in self.transfers(payment.traveller):
+            if transfer.intent.id == payment.id:
                 return transfer
         raise LookupError(payment.id)
+
+    def transfers(self, traveller: Traveller | None = None) -> list[Transfer]:
+        """Every withdrawal, of everybody unless one is named."""
+        account = None if traveller is None else f"customer:{traveller.customer}"
+        found: list[Transfer] = []
+        after, store = 0, self.stage.deployment.store
+        while page := store.read(partial(_page, account, after)):
+            after = page[-1][0]
+            found += [transfer for _, transfer in page if isinstance(transfer, Transfer)]
+        return found
 
     def kept(self, payment: Payment) -> Sequence[Envelope]:
         """The bytes that were stored for its anchor."""
@@ -196,10 +205,7 @@ class Hall:
 
     def completed(self, traveller: Traveller) -> int:
         """What the books say was paid there."""
-        account = f"customer:{traveller.customer}"
-        found = self.stage.deployment.store.read(lambda work: list(work.transfers.examine(0, 500, account=account)))
-        transfers = [transfer for _, transfer in found if isinstance(transfer, Transfer)]
-        return sum(t.intent.amount for t in transfers if t.status is Status.COMPLETED)
+        return sum(t.intent.amount for t in self.transfers(traveller) if t.status is Status.COMPLETED)
 
     # time
 
@@ -330,8 +336,7 @@ class Hall:
         assert not self.stage.deployment.store.read(lambda work: work.transfers.examine_permitted())
 
     def _open(self) -> list[Transfer]:
-        found = self.stage.deployment.store.read(lambda work: list(work.transfers.examine(0, 500)))
-        return [t for _, t in found if isinstance(t, Transfer) and not t.status.is_final]
+        return [transfer for transfer in self.transfers() if not transfer.status.is_final]
 
     def speaks(self, seconds: float = PATIENCE) -> Statement:
         """What the attestor says, as soon as it says something. Raises AssertionError with why it does not."""
@@ -343,6 +348,10 @@ class Hall:
                 if time.monotonic() > deadline:
                     raise AssertionError(f"the attestor does not speak: {error}") from error
             time.sleep(0.2)
+
+
+def _page(account: str | None, after: int, work: UnitOfWork) -> Sequence[tuple[int, Transfer | Damaged]]:
+    return work.transfers.examine(after, 500, account=account)
 
 
 def _put(file: Path, text: str) -> None:
