@@ -16,6 +16,7 @@ from eth_account import Account
 from custody.attestor import RemoteAttestor
 from custody.chains.evm.client import EvmClient
 from custody.chains.evm.transactions import send
+from custody.flows import sweep_records
 from custody.flows.tidying import EVERY
 from custody.parts import attestor
 from custody.rules.certificates import Enrolment
@@ -153,6 +154,8 @@ class Carrier:
             for person in traveller.journey.people:
                 self.insist(partial(backend.approve, made[traveller.reference], person, people[person]))
         self._until(lambda: all(map(self._is_done, travellers)), travellers)
+        # A sweep may be booked after the payout behind it, where both became final in one block.
+        self._until(self._is_tidied, travellers)
 
     def insist(self, ask: Callable[[], T], known: Rule | None = None) -> T:
         """Ask again until somebody answers; a request that is refused because the server has just started is no answer.
@@ -213,6 +216,15 @@ class Carrier:
     def _holds(self, address: str) -> bool:
         """Whether there is ether at a deposit address."""
         return int(str(self.stage.world.net.anvil.rpc("eth_getBalance", address, "latest")), 16) > 0
+
+    def _is_tidied(self) -> bool:
+        """Whether every sweep that began is final and booked."""
+        deployment = self.stage.deployment
+        found = [
+            deployment.store.read(partial(sweep_records.newest, wallet=wallet.name))
+            for wallet in deployment.inventory()
+        ]
+        return all(run is None or run.ended for run in found)
 
     def _is_credited(self, traveller: Traveller) -> bool:
         available = LedgerAccount(AccountKind.CUSTOMER_AVAILABLE, traveller.customer)
