@@ -34,6 +34,8 @@ from mutmut.mutation.file_mutation import mutate_file_contents
 from mutmut.mutation.trampoline import set_mutant_under_test
 from mutmut.state import state
 
+from tests.mutant_sample import draw, interval
+
 ROOT: Final = Path(__file__).resolve().parent.parent
 COPIED: Final = (
     "custody",
@@ -86,6 +88,13 @@ class Module:
     mutants: list[str]
     words: list[str]
     verdicts: dict[str, Verdict] = field(default_factory=dict)
+    drawn: frozenset[str] | None = None
+    """Only these are asked, where a sample was drawn."""
+
+    @property
+    def wanted(self) -> list[str]:
+        """Those that a run is about: not words, and of the sample where there is one."""
+        return [m for m in self.mutants if m not in self.words and (self.drawn is None or m in self.drawn)]
 
     def hash_of(self, mutant: str) -> str:
         """The hash of the function that a mutant belongs to."""
@@ -93,12 +102,10 @@ class Module:
 
     def pending(self, tests: str) -> list[str]:
         """Those that have to be asked, by this state of the tests."""
-        return [mutant for mutant in self.mutants if not self._stands(mutant, tests)]
+        return [mutant for mutant in self.wanted if not self._stands(mutant, tests)]
 
     def _stands(self, mutant: str, tests: str) -> bool:
         known = self.verdicts.get(mutant)
-        if mutant in self.words:
-            return True
         if known is None or known.function != self.hash_of(mutant):
             return False
         return known.verdict in {"killed", "timeout"} or known.tests == tests
@@ -407,12 +414,12 @@ def _meet(tests: Sequence[pytest.Item]) -> str:
     return next((test.nodeid for test, watch in _run(tests) if watch.failed), "")
 
 
-def table(modules: Iterable[Module]) -> str:
-    """One line for each module, and the score."""
+def table(modules: Iterable[Module], *, sampled: bool = False) -> str:
+    """One line for each module, and the score; of a sample also between what the whole's lies."""
     lines = [f"{'module':34}{'noticed':>9}{'missed':>8}{'waiting':>9}{'words':>7}{'score':>9}"]
     noticed_all = missed_all = waiting_all = 0
     for module in modules:
-        asked = [m for m in module.mutants if m not in module.words]
+        asked = module.wanted
         given = [v for m in asked if (v := module.verdicts.get(m)) and v.function == module.hash_of(m)]
         noticed = sum(v.verdict in {"killed", "timeout"} for v in given)
         missed = len(given) - noticed
@@ -428,6 +435,9 @@ def table(modules: Iterable[Module]) -> str:
             )
     total = noticed_all + missed_all
     score = f"{100 * noticed_all / total:.1f} %" if total else "nothing asked yet"
+    if sampled and total:
+        low, high = interval(noticed_all, total)
+        score += f"; of all between {100 * low:.1f} and {100 * high:.1f} % with 95 %"
     return "\n".join([*lines, f"mutants noticed: {noticed_all} of {total} ({score}); {waiting_all} not asked yet"])
 
 
@@ -444,6 +454,8 @@ def main(arguments: list[str] | None = None) -> int:
         "--minutes", type=float, default=600.0, help="stop after so many; the next run goes on from there"
     )
     parser.add_argument("--jobs", type=int, default=1, help="mutants asked at once")
+    parser.add_argument("--sample", type=int, default=0, help="only so many, drawn from all of them; 0 for all")
+    parser.add_argument("--seed", type=int, default=1, help="which sample")
     parser.add_argument("--show", action="store_true", help="ask nothing; show each survivor's difference")
     asked = parser.parse_args(arguments)
     until = time.monotonic() + 60 * asked.minutes
@@ -454,6 +466,10 @@ def main(arguments: list[str] | None = None) -> int:
     modules = [
         m for m in sorted(mutate(work), key=lambda m: _turn(m.name)) if any(fnmatch(m.name, p) for p in patterns)
     ]
+    if asked.sample:
+        drawn = draw({module.name: module.wanted for module in modules}, asked.sample, asked.seed)
+        for module in modules:
+            module.drawn = drawn[module.name]
     if not asked.show and any(module.mutants for module in modules):
         os.chdir(work)
         sys.path[:] = [str(work), *(path for path in sys.path if not (Path(path) / "custody").is_dir())]
@@ -467,12 +483,12 @@ def main(arguments: list[str] | None = None) -> int:
             if (
                 known.verdict in {"survived", "no tests"}
                 and known.function == module.hash_of(mutant)
-                and mutant not in module.words
+                and mutant in module.wanted
             ):
                 print(f"{known.verdict}: {module.name}.{mutant}")
                 if asked.show:
                     print(show(work, module, mutant))
-    print(table(modules))
+    print(table(modules, sampled=bool(asked.sample)))
     return 0
 
 
