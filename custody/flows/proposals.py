@@ -378,21 +378,28 @@ def _refuse(store: Store, kernel: Kernel, signed: Signed[Rejection], now: int, *
 def expire(store: Store, kernel: Kernel, now: int, most: int = 100) -> Sequence[Transfer]:
     """End what is past its expiry and was never asked to be signed, each in a transaction of its own, and free the holds.
 
-    One that cannot be ended (a damaged row, or one that stands as if it had no permit) keeps no other from its end: why is raised
-    after all of them.
+    One that cannot be ended (a damaged row, or one that stands as if it had no permit) keeps no other from its end, however many of
+    them are older: why is raised after all of them.
     """
     ended: list[Transfer] = []
     faults: list[Refused | InvalidInput] = []
-    for digest in store.read(lambda work: work.transfers.expiring(now, most)):
-        try:
-            after = store.run(partial(_expire, kernel=kernel, digest=digest, now=now))
-        except (Refused, InvalidInput) as error:
-            faults.append(error)
-        else:
-            ended += [] if after is None else [after]
+    seen = 0
+    while len(faults) == seen and (page := store.read(partial(_expiring, now=now, most=most, beyond=seen))):
+        seen += len(page)  # as many as cannot be ended: only then is there reason to look beyond them
+        for digest in page:
+            try:
+                after = store.run(partial(_expire, kernel=kernel, digest=digest, now=now))
+            except (Refused, InvalidInput) as error:
+                faults.append(error)
+            else:
+                ended += [] if after is None else [after]
     if faults:
         raise faults[0]
     return ended
+
+
+def _expiring(work: UnitOfWork, now: int, most: int, beyond: int) -> Sequence[bytes]:
+    return work.transfers.expiring(now, most, beyond)
 
 
 def _expire(work: UnitOfWork, kernel: Kernel, digest: bytes, now: int) -> Transfer | None:

@@ -95,6 +95,7 @@ class Rule(StrEnum):
     GAS_FIELDS = "gas_refund_fields_not_zero"
     NOT_CANONICAL = "not_the_canonical_encoding"
     SAFE_CHANGED = "changes_the_safe_itself"
+    SWEEP_NEWEST = "sweep_of_the_newest_certificate"
     SWEEP_STRANGER = "sweep_pays_another_than_its_omnibus"
     PREVIOUS_MISSING = "previous_transaction_missing"
     PREVIOUS_MISMATCH = "previous_transaction_does_not_match"

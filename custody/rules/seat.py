@@ -77,7 +77,12 @@ CHECKS: Final[Mapping[Kind, tuple[Check, ...]]] = {
         quorum.check_floors,
         quorum.check_delay,
     ),
-    Kind.SWEEP: (*_MOVES, anchor.check_stays_inside, statement.check_sweep_covered, quorum.check_sweep_fee),
+    Kind.SWEEP: (
+        *_MOVES,
+        anchor.check_stays_inside,
+        anchor.check_sweep_older,
+        quorum.check_sweep_fee,
+    ),
     Kind.VOID: (
         anchor.check_payload_wallet,
         *_STATEMENT,

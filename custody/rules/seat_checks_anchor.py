@@ -33,6 +33,17 @@ def check_newest(case: Case) -> Iterator[Refusal]:
         yield Refusal(Rule.CERTIFICATE_OLDER, got=case.decoded.certificate.hex(), want=case.line[-1].struct_hash.hex())
 
 
+def check_sweep_older(case: Case) -> Iterator[Refusal]:
+    """A coin moves without intents only out from under an older certificate (TRUST.md, deposit addresses).
+
+    Under the newest it lies where it belongs: whoever has it moved anyway burns fees, or spends a coin that nobody credited yet, which
+    the books could never explain. On EVM a sweep brings what lies on deposit addresses in.
+    """
+    older = case.line and case.decoded.certificate != case.line[-1].struct_hash
+    if not older and not case.decoded.chain.startswith("eip155:"):
+        yield Refusal(Rule.SWEEP_NEWEST, got=case.decoded.certificate.hex(), want="an older certificate of the wallet")
+
+
 def check_change(case: Case) -> Iterator[Refusal]:
     """Change goes back to the newest certificate that this seat accepted, not to a successor that it never saw."""
     newest = case.line[-1].struct_hash if case.line else b""

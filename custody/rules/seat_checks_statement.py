@@ -105,21 +105,6 @@ def check_coverage(case: Case) -> Iterator[Refusal]:
     yield from check(case.statement.coverage, {case.decoded.native}, outflows)
 
 
-def check_sweep_covered(case: Case) -> Iterator[Refusal]:
-    """What a sweep burns in fees is the company's: nobody approves it, so it takes nothing out of what customers are owed.
-
-    Otherwise a worker that lies could turn customers' coins into fees, and all payments would stop in the shortfall. Coins that
-    come home from a certificate's predecessor pass, inside the automatic cap: they must not lie under old keys.
-    """
-    if case.tier is Tier.OPERATIONAL or not case.decoded.fee:
-        return
-    if case.line and case.decoded.certificate != case.line[-1].struct_hash:
-        return
-    yield from check(
-        case.statement.coverage, {case.decoded.native}, [Outflow(case.decoded.native, case.decoded.fee, 0)]
-    )
-
-
 def check_reserves(case: Case) -> Iterator[Refusal]:
     """Reserves are the lesser of chain and ledger, so that a coin nobody credited yet is no surplus."""
     if case.tier is Tier.OPERATIONAL:

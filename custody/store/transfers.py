@@ -159,12 +159,11 @@ class SqlTransfers:
         wanted = select(TransferMoveRow).where(TransferMoveRow.transfer == digest)
         return [mapping.moved(row) for row in self._sessions().exec(wanted.order_by(col(TransferMoveRow.number)))]
 
-    def expiring(self, now: int, limit: int = 100) -> Sequence[bytes]:
+    def expiring(self, now: int, limit: int = 100, beyond: int = 0) -> Sequence[bytes]:
         """Past their expiry, and no signature asked for."""
         wanted = select(TransferRow.digest).where(col(TransferRow.status).in_(_UNASKED), TransferRow.expiry <= now)
-        return [
-            bytes(digest) for digest in self._sessions().exec(wanted.order_by(col(TransferRow.number)).limit(limit))
-        ]
+        page = wanted.order_by(col(TransferRow.number)).offset(beyond).limit(limit)
+        return [bytes(digest) for digest in self._sessions().exec(page)]
 
     def approve(self, approval: Approval, at: int) -> None:
         """Append one person's yes."""

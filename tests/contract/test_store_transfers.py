@@ -195,6 +195,7 @@ class TestTransfers:
         moved(store, gone, Status.CANCELLED)
         due = store.read(lambda w: [w.transfers.expiring(at) for at in (NOW + DAY - 1, NOW + DAY)])
         assert [list(found) for found in due] == [[], [queued.digest]]
+        assert not store.read(lambda w: w.transfers.expiring(NOW + DAY, beyond=1))
 
     def test_roll_back(self, store: Store) -> None:
         """Nothing of a failed transaction remains."""

@@ -21,7 +21,7 @@ from custody.rules.seat_journal import Bound, Counter, SeatJournal, admit_freeze
 from custody.rules.seat_request import Request
 from custody.rules.signatures import Signed
 from custody.rules.typed import ZERO_ADDRESS
-from custody.rules.wallets import Tier
+from custody.rules.wallets import Chain, Tier
 from tests.fakes.seat import BITCOIN, EVM, NOW, YEAR, ed25519, secp256k1, signed_by
 from tests.fakes.trust import (
     Ask,
@@ -98,7 +98,15 @@ def sweep() -> Request:
 
 @cache
 def bitcoin_sweep() -> Request:
-    """Two coins of the wallet into one."""
+    """Two coins of the wallet's first certificate into one of its successor."""
+    into = successor(BITCOIN)
+    psbt = psbt_of(hot(BITCOIN), [], coins=2, units=10**7, fee=2_000, into=into.message)
+    return _bare(PsbtPayload(BITCOIN.name, psbt.serialize()), certificates=(into,))
+
+
+@cache
+def bitcoin_churn() -> Request:
+    """Two coins of the wallet into one of the same certificate: a fee for nothing."""
     psbt = psbt_of(hot(BITCOIN), [], coins=2, units=10**7, fee=2_000)
     return _bare(PsbtPayload(BITCOIN.name, psbt.serialize()))
 
@@ -126,11 +134,11 @@ def bitcoin_void() -> Request:
 
 
 @cache
-def successor() -> Signed[WalletCertificate]:
-    """The next certificate of the hot Safe: the same four seats with new keys."""
+def successor(chain: Chain = EVM) -> Signed[WalletCertificate]:
+    """The next certificate of the hot wallet: the same four seats with new keys."""
     deployment = world().deployment
-    fresh = deployment.draft("customer_hot/eip155:31338/2", HOT, EVM)
-    return deployment.people_sign(replace(fresh, previous=hot().struct_hash, safe=hot().safe))
+    fresh = deployment.draft(f"customer_hot/{chain.name}/2", HOT, chain)
+    return deployment.people_sign(replace(fresh, previous=hot(chain).struct_hash, safe=hot(chain).safe))
 
 
 def swaps(old: WalletCertificate, new: WalletCertificate) -> list[bytes]:
@@ -151,9 +159,14 @@ def rotation(
     return _bare(batch_tx(hot(), leaves + extra), rotation=signed, certificates=(successor(),))
 
 
-def with_successor(journal: SeatJournal) -> SeatJournal:
-    """A journal that has accepted the next certificate of the hot Safe."""
-    return replace(journal, state=replace(journal.state, certificates=(*journal.state.certificates, successor())))
+def with_successor(journal: SeatJournal, chain: Chain = EVM) -> SeatJournal:
+    """A journal that has accepted the next certificate of the hot wallet."""
+    return replace(journal, state=replace(journal.state, certificates=(*journal.state.certificates, successor(chain))))
+
+
+def rotated(journal: SeatJournal) -> SeatJournal:
+    """A journal that has accepted the next certificate of the hot Bitcoin wallet: its coins are to be swept."""
+    return with_successor(journal, BITCOIN)
 
 
 def frozen(scope: str) -> Callable[[SeatJournal], SeatJournal]:

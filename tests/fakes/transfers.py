@@ -179,10 +179,10 @@ class FakeTransfers:
         """Steps."""
         return [moved for of, moved in self._state.moves if of == digest]
 
-    def expiring(self, now: int, limit: int = 100) -> Sequence[bytes]:
+    def expiring(self, now: int, limit: int = 100, beyond: int = 0) -> Sequence[bytes]:
         """Past their expiry."""
         found = (t for t in self._state.transfers.values() if not t.status.is_final and not t.status.is_asked)
-        return [t.digest for t in found if t.intent.expiry <= now][:limit]
+        return [t.digest for t in found if t.intent.expiry <= now][beyond:][:limit]
 
     def approve(self, approval: Approval, at: int) -> None:
         """A yes."""

@@ -362,20 +362,22 @@ def psbt_of(
     fee: int = 5_000,
     coins: int = 1,
     change: int | None = 5,
+    into: WalletCertificate | None = None,
 ) -> PSBT:
-    """An unsigned PSBT that spends coins of a wallet, with change where there is an index for it."""
+    """An unsigned PSBT that spends coins of a wallet, with change where there is an index for it; `into` another certificate."""
+    changed = into or certificate
     previous = [coin(certificate, units, index, index) for index in range(coins)]
     vin = [TransactionInput(tx.txid(), 1, sequence=0xFFFFFFFD) for tx in previous]
     vout = [TransactionOutput(value, Script(script)) for value, script in outputs]
     if change is not None:
         rest = units * coins - fee - sum(value for value, _ in outputs)
-        vout.append(TransactionOutput(rest, Script(script_pubkey(change_address(certificate, change)))))
+        vout.append(TransactionOutput(rest, Script(script_pubkey(change_address(changed, change)))))
     psbt = PSBT(Transaction(2, vin, vout, 0), {})
     for index, (scope, tx) in enumerate(zip(psbt.inputs, previous, strict=True)):
         scope.non_witness_utxo = tx
         scope_keys(scope, certificate, 0, index)
     if change is not None:
-        scope_keys(psbt.outputs[-1], certificate, 1, change)
+        scope_keys(psbt.outputs[-1], changed, 1, change)
     return psbt
 
 

@@ -488,6 +488,16 @@ class TestEnds:
         assert [e.status for e in proposals.expire(denied.store, denied.kernel, made.intent.expiry)] == [Status.EXPIRED]
         assert (t.balance(HELD), denied.balance(HELD), audit(t)) == (0, 0, [])
 
+    def test_expire_beyond_what_cannot_end(self) -> None:
+        """More than a page of rows that somebody set back, all older: the ones behind them end all the same, in this call."""
+        t = Treasury()
+        made = [t.propose(proposal(number), key=f"k{number}", number=number) for number in range(1, 7)]
+        for each in made[:4]:
+            t.authorize(t.approve(each, "ana", "bo"))
+            t.store._state.rows.transfers[each.digest] = replace(t.get(each), status=Status.QUEUED)  # type: ignore[attr-defined]
+        assert rules(lambda: proposals.expire(t.store, t.kernel, made[0].intent.expiry, 2)) == {Rule.SIGNATURE_ASKED}
+        assert [t.get(each).status for each in made] == [Status.QUEUED] * 4 + [Status.EXPIRED] * 2
+
     @pytest.mark.parametrize("status", [s for s in Status if not s.is_asked and Status.EXPIRED in MOVES[s]])
     @pytest.mark.parametrize(
         "end",

@@ -28,6 +28,7 @@ from tests.fakes.attacks import (
     OTHER,
     Row,
     added_leaf,
+    bitcoin_churn,
     bitcoin_sweep,
     bitcoin_void,
     bound,
@@ -38,6 +39,7 @@ from tests.fakes.attacks import (
     hot,
     pays,
     rolled,
+    rotated,
     rotation,
     successor,
     sweep,
@@ -498,11 +500,30 @@ SWEEP_ROWS: Final = [
     ),
     Row(
         "sweep: fees above what a seat burns in a day",
-        Ask(chain=BITCOIN, rows=LOW, journal=lambda j: replace(j, automatic=counter("BTC", 6 * 10**7 - 1_999))),
+        Ask(
+            chain=BITCOIN, rows=LOW, journal=lambda j: replace(rotated(j), automatic=counter("BTC", 6 * 10**7 - 1_999))
+        ),
         Rule.AUTOMATIC_CAP,
         bitcoin_sweep,
     ),
-    Row("sweep: a fee out of what customers are owed", Ask(chain=BITCOIN), Rule.COVERAGE, bitcoin_sweep),
+    Row(
+        "sweep: coins of the newest certificate into itself",
+        Ask(chain=BITCOIN, rows=LOW),
+        Rule.SWEEP_NEWEST,
+        bitcoin_churn,
+    ),
+    Row(
+        "sweep: after a rotation back into the old certificate",
+        Ask(chain=BITCOIN, rows=LOW, journal=rotated),
+        Rule.CERTIFICATE_OLDER,
+        bitcoin_churn,
+    ),
+    Row(
+        "sweep: into a successor that this seat never accepted",
+        Ask(chain=BITCOIN, rows=LOW),
+        Rule.SWEEP_NEWEST,
+        bitcoin_sweep,
+    ),
 ]
 VOID_ROWS: Final = [
     *rows_of("void", void, COMMON, HEADS),
@@ -604,7 +625,7 @@ ACCEPTED: Final = [
     Row("a roster version since", Ask(**rolled()), Rule.MALFORMED),
     Row("a freeze of somebody else", Ask(journal=frozen("customer:bob")), Rule.MALFORMED),
     Row("sweep", Ask(), Rule.MALFORMED, sweep),
-    Row("bitcoin sweep", Ask(chain=BITCOIN, rows=LOW), Rule.MALFORMED, bitcoin_sweep),
+    Row("bitcoin sweep", Ask(chain=BITCOIN, rows=LOW, journal=rotated), Rule.MALFORMED, bitcoin_sweep),
     Row("void", Ask(), Rule.MALFORMED, void),
     Row("void of an anchor that is bound", Ask(journal=bound(anchored(), intents=(OTHER,))), Rule.MALFORMED, void),
     Row(

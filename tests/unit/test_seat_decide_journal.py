@@ -30,7 +30,7 @@ from custody.rules.statements import SeatPosition
 from custody.rules.succession import Terms
 from custody.rules.typed import ZERO32
 from custody.rules.wallets import Tier
-from tests.fakes.attacks import HOT, OTHER, bitcoin_sweep, hot, rotation, sweep, void
+from tests.fakes.attacks import HOT, OTHER, bitcoin_sweep, hot, rotated, rotation, sweep, void
 from tests.fakes.seat import BITCOIN, NOW, secp256k1, signed_by
 from tests.fakes.trust import (
     BUNDLE,
@@ -225,7 +225,7 @@ def test_fees_count_towards_the_days_cap() -> None:
 
 def test_a_sweep_counts_its_fee() -> None:
     """What nobody approved and the network takes counts towards the automatic cap."""
-    after = signed(build(Ask(chain=BITCOIN, rows={"available": 0}), bitcoin_sweep()))
+    after = signed(build(Ask(chain=BITCOIN, rows={"available": 0}, journal=rotated), bitcoin_sweep()))
     assert [(entry.asset, entry.units) for entry in after.automatic] == [("BTC", 2_000)]
     assert signed(build(Ask(), sweep())).automatic == ()
 

@@ -89,8 +89,11 @@ class Transfers(Protocol):
         """Every status that a transfer had, oldest first."""
         ...
 
-    def expiring(self, now: int, limit: int = 100) -> Sequence[bytes]:
-        """Digests of transfers that are past their expiry and for which no signature may have been asked, oldest first."""
+    def expiring(self, now: int, limit: int = 100, beyond: int = 0) -> Sequence[bytes]:
+        """Digests of transfers that are past their expiry and for which no signature may have been asked, oldest first.
+
+        `beyond` leaves out so many of the oldest: those that could not be ended stay in front of all others.
+        """
         ...
 
     def approve(self, approval: Approval, at: int) -> None:
