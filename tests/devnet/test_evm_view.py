@@ -3,22 +3,34 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from eth_abi.abi import encode
 
+from custody.chains.addresses import ChainDeriver
 from custody.chains.evm.client import EvmClient
 from custody.chains.evm.deploy import deploy_safe
 from custody.chains.evm.safes import deposit_parameters, deposit_safe
 from custody.chains.evm.transactions import send, wait
 from custody.chains.evm.view import EvmView
-from custody.flows.ports import ChainView, SafeReader
+from custody.flows.deposits import StepReport, step
+from custody.flows.inventory import Inventory
+from custody.flows.kernel import Kernel
+from custody.flows.mirror import CERTIFICATE, put_signed
+from custody.flows.ports import ChainView, SafeReader, UnitOfWork
+from custody.flows.reversals import check_reversed
 from custody.rules.amounts import Asset, AssetKind, Assets
-from custody.rules.certificates import WalletCertificate
+from custody.rules.certificates import DepositAddress, WalletCertificate
 from custody.rules.deposits import BlockRef, Sighting
 from custody.rules.errors import InvalidInput, Unavailable
+from custody.rules.intents import TransferIntent
+from custody.rules.ledger import Account as LedgerAccount
+from custody.rules.ledger import AccountKind
 from custody.rules.origins import BitcoinProof, ChainProof, NativeProof, TokenProof
 from custody.rules.refusals import Rule
+from custody.rules.signatures import Signed
 from custody.rules.typed import ZERO_ADDRESS
 from custody.rules.wallets import Address, Chain
 from devnet.anvil import Anvil
@@ -33,6 +45,7 @@ from tests.fakes.evm import (
     owned_call,
     signed_call,
 )
+from tests.fakes.store import FakeStore
 
 ALICE = account("alice, an independent sender")
 BOB = account("bob, another")
@@ -473,6 +486,59 @@ def test_reorg_takes_a_deposit_back_and_brings_it_again(world: World) -> None:
     again = world.seen(since, [to])
     assert [s.amount.units for s in again] == [ETHER]
     assert again[0].identity not in {s.identity for s in orphaned}
+
+
+def test_a_reorg_beyond_finality_reverses_credits_to_the_unit(world: World) -> None:
+    """At finality + 1 on a real node: ether and tokens leave their customer again, a withdrawal waits, and coming back they are hers."""
+    to = world.deposit(0)
+    signed = Signed(world.certificate, ())
+    bound = Signed(DepositAddress(signed.message.struct_hash, CHAIN.name, "ana", 0, to.text), ())
+    inventory, store = Inventory([signed], [bound], ChainDeriver()), FakeStore()
+
+    def furnish(work: UnitOfWork) -> None:
+        put_signed(work.documents, CERTIFICATE, signed)
+        work.customers.add("ana")
+        work.customers.add_address(bound)
+
+    def balances(kind: AccountKind) -> list[int]:
+        account = LedgerAccount(kind, "ana" if kind is AccountKind.CUSTOMER_AVAILABLE else "")
+        assets = [world.assets.get(symbol) for symbol in ("ETH", "USDX")]
+        return store.read(lambda work: [work.journal.balance(account, asset) for asset in assets])
+
+    def refused() -> list[Rule]:
+        """What a withdrawal of hers would be told."""
+        asked = cast("TransferIntent", SimpleNamespace(account="customer:ana"))
+        kernel = cast("Kernel", SimpleNamespace(assets=world.assets, roster=None))
+        return store.read(lambda work: [refusal.rule for refusal in check_reversed(work, kernel, asked, 1)])
+
+    def watch() -> StepReport:
+        while (told := step(store, world.view, inventory, world.assets, lambda: 1)).behind:
+            pass
+        return told
+
+    store.run(furnish)
+    watch()
+    pays = [(ETHER, USD), (2 * ETHER, 3 * USD)]
+    for ether, usd in pays:
+        send(world.client, ALICE, to.text, value=ether)
+        transfer(world.client, ALICE, world.contracts.usd, to.text, usd)
+    mine(world.client, 2)
+    assert watch().credited == 4
+    assert balances(AccountKind.CUSTOMER_AVAILABLE) == [3 * ETHER, 4 * USD]
+    above = world.view.head().height - world.view.final().height
+
+    world.client.call(
+        "anvil_reorg", above + 1, []
+    )  # the newest final block goes, and the last payment of tokens with it
+    told = watch()
+    assert (told.reversed, balances(AccountKind.CUSTOMER_AVAILABLE)) == (1, [3 * ETHER, USD])
+    assert [type(e.entry.origin).__name__ for e in store.read(lambda work: work.journal.read())][-1] == "Reversal"
+    assert refused() == [Rule.DEPOSIT_REVERSED]
+
+    transfer(world.client, ALICE, world.contracts.usd, to.text, 3 * USD)
+    mine(world.client, 2)
+    assert (watch().credited, balances(AccountKind.CUSTOMER_AVAILABLE)) == (1, [3 * ETHER, 4 * USD])
+    assert refused() == []
 
 
 @pytest.mark.parametrize("symbols", [("ETH",), ("USDX",), ("ETH", "USDX")], ids=["native", "token", "both"])
