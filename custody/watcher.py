@@ -8,6 +8,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Final
 
 from custody.flows.deposits import MAX_BLOCKS, StepReport, step
@@ -15,7 +16,7 @@ from custody.flows.inventory import Inventory
 from custody.flows.ports import ChainView, Clock, Store
 from custody.rules.amounts import Assets
 from custody.rules.errors import CustodyError, InvalidInput, Unavailable
-from custody.rules.refusals import Refused
+from custody.rules.refusals import Refusal, Refused
 from custody.rules.wallets import Chain
 
 log: Final = logging.getLogger("custody.watcher")
@@ -121,8 +122,12 @@ def watch(
     *,
     poll: float = POLL,
 ) -> None:
-    """Step after step on one chain. Whatever this code base raises is logged and tried again, ever more slowly."""
+    """Step after step on one chain. Whatever this code base raises is logged and tried again, ever more slowly.
+
+    What stays refused is told once: said at every step for ever, nobody would read the line that matters.
+    """
     pace = Pace(poll)
+    told: tuple[Refusal, ...] = ()
     while not stop.is_set():
         try:
             report = step(store, view, inventory(), assets, clock, max_blocks=pace.blocks)
@@ -131,7 +136,9 @@ def watch(
             _say(view.chain, error, wait)
         else:
             wait = pace.went_well(report)
-            log.log(logging.DEBUG if report.is_quiet else logging.INFO, "%s", line_of(report))
+            news = report.refused != told or not replace(report, refused=()).is_quiet
+            log.log(logging.INFO if news else logging.DEBUG, "%s", line_of(report))
+            told = report.refused
         stop.wait(wait)
 
 

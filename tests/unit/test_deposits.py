@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The watcher's step: credited once, at finality, to whom the address is bound; and exactly taken back."""
 
+import json
+import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -22,7 +24,7 @@ from custody.rules.ledger import Account, AccountKind, Entry, Posting, Side, rep
 from custody.rules.origins import ChainProof, Reversal
 from custody.rules.refusals import Refusal, Rule
 from custody.rules.wallets import Address, Tier
-from custody.watcher import Pace, catch_up, line_of, watch_forever
+from custody.watcher import Pace, catch_up, line_of, watch, watch_forever
 from tests.fakes import ledger
 from tests.fakes.chain import FakeChain
 from tests.fakes.house import DERIVE, DyingStore, House, address_of, binding, certificate, deployment
@@ -75,6 +77,23 @@ class Hasty(FakeChain):
         return [replace(s, proof=replace(s.proof, height=at.height, block=at.hash)) for s in early]
 
 
+class Counted(threading.Event):
+    """Is set after so many waits, and does something after some of them."""
+
+    def __init__(self, steps: int, at: Mapping[int, Callable[[], object]]) -> None:
+        super().__init__()
+        self._left, self._at, self._waited = steps, at, 0
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """One step further."""
+        del timeout
+        self._waited += 1
+        self._at.get(self._waited, bool)()
+        if self._waited == self._left:
+            self.set()
+        return self.is_set()
+
+
 class TestReadAgain:
     """A balance read too early costs a second look, and no customer a deposit."""
 
@@ -109,6 +128,17 @@ class TestReadAgain:
         reports = [house.step(chain) for _ in range(4)]
         assert [report.followed for report in reports] == [1, 0, 0, 0]
         assert [report.behind for report in reports] == [0, 0, 0, 0]
+
+    def test_it_is_told_once(self, caplog: pytest.LogCaptureFixture) -> None:
+        """What stays refused is no news at the next step; what comes beside it is."""
+        house, chain = self.chain()
+        chain.mine_many(30)
+        house.settle(chain)
+        caplog.set_level(logging.INFO, logger="custody.watcher")
+        stop = Counted(8, at={5: lambda: chain.mine((ETH, ana(house), 5))})
+        watch(house.store, chain, house.inventory, ASSETS, house.clock, stop, poll=0)
+        lines = [json.loads(record.getMessage()) for record in caplog.records]
+        assert [(line["seen"], len(line["refused"])) for line in lines] == [(0, 1), (1, 1)]
 
     def test_a_crash_in_between(self) -> None:
         """Forgetting the blocks and noting why are one transaction."""
