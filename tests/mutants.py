@@ -474,7 +474,9 @@ def main(arguments: list[str] | None = None) -> int:
         os.chdir(work)
         sys.path[:] = [str(work), *(path for path in sys.path if not (Path(path) / "custody").is_dir())]
         left_out = [f"--ignore-glob={TESTS}/{name}" for name in LEFT_OUT]
-        options = ["-q", "-s", "-p", "no:cacheprovider", f"--rootdir={work}", *left_out, "-k", "not test_finds_", TESTS]
+        # A kill needs no words: to spell out a request that was signed by mistake took longer than all of the tests.
+        plain = ["-q", "-s", "--tb=no", "--assert=plain", "-p", "no:cacheprovider"]
+        options = [*plain, f"--rootdir={work}", *left_out, "-k", "not test_finds_", TESTS]
         if code := pytest.main(options, plugins=[Asker(work, modules, until, max(1, asked.jobs))]):
             print("the tests could not be collected")
             return int(code)
