@@ -13,7 +13,7 @@ from typing import Final
 from custody.rules.certificates import WalletCertificate, check_certificate
 from custody.rules.errors import InvalidInput
 from custody.rules.refusals import Refusal, Rule
-from custody.rules.signatures import Key, Scheme, Signed
+from custody.rules.signatures import DISPLAYING, Key, Scheme, Signed
 from custody.rules.typed import ZERO32, Bytes32, Domain, EvmHex, Struct, Uint16, Uint64, Uint256
 from custody.rules.wallets import DEVNET_CHAINS, Chain
 
@@ -25,7 +25,7 @@ CLOCKS: Final = ("wall", "statement")
 class Person(Struct):
     """One member of staff. `groups` say what they may approve; more keys of one person still fill one slot.
 
-    `displays` tells, key by key, whether the device shows what it signs.
+    `displays` tells, key by key, whether the device shows what it signs; a passkey never does, nor does a program's key.
     """
 
     id: str
@@ -185,10 +185,11 @@ def check_version(version: RosterVersion) -> Iterator[Refusal]:
     for name, keys in named.items():
         if not keys:
             yield Refusal(Rule.MALFORMED, field=name, got="no key", want="at least one key")
-    for key, count in Counter(key for keys in named.values() for key in keys).items():
+    held = {key.material: key for keys in named.values() for key in keys}  # a passkey named for two pages is one key
+    for material, count in Counter(key.material for keys in named.values() for key in keys).items():
         if count > 1:
-            holders = [name for name, keys in named.items() if key in keys]
-            yield Refusal(Rule.KEY_REUSED, field="roster.keys", key=str(key), holders=holders)
+            holders = [name for name, keys in named.items() if any(key.material == material for key in keys)]
+            yield Refusal(Rule.KEY_REUSED, field="roster.keys", key=str(held[material]), holders=holders)
     rows = (version.people, version.clients, version.feeders, version.seats)
     for name, count in Counter(f"{type(row).__name__}:{row.id}" for group in rows for row in group).items():
         if count > 1:
@@ -251,6 +252,10 @@ def _check_roles(version: RosterVersion) -> Iterator[Refusal]:
             yield Refusal(
                 Rule.MALFORMED, field=f"person:{person.id}.displays", got=len(person.displays), want=len(person.keys)
             )
+        for key, displays in zip(person.keys, person.displays, strict=False):
+            if displays and key.scheme not in DISPLAYING:
+                field = f"person:{person.id}.displays"
+                yield Refusal(Rule.NOT_DISPLAYING, field=field, key=str(key), want=", ".join(sorted(DISPLAYING)))
     for client in version.clients:
         if odd := sorted(set(client.scopes) - set(SCOPES)):
             yield Refusal(Rule.MALFORMED, field=f"client:{client.id}.scopes", got=odd, want=", ".join(SCOPES))

@@ -27,6 +27,8 @@ class Scheme(StrEnum):
     WEBAUTHN_ES256 = "webauthn-es256"
 
 
+DISPLAYING: Final = frozenset({Scheme.EIP712_SECP256K1})
+"""Schemes whose keys can show what they sign: an EIP-712 signer is handed the fields, every other one 32 bytes that tell nothing."""
 KEY_BYTES: Final = {Scheme.EIP712_SECP256K1: 20, Scheme.ED25519: 32, Scheme.WEBAUTHN_ES256: PUBLIC_BYTES}
 """Length of a key's public form: the 20-byte address for secp256k1 (recoverable), the public key for Ed25519, the hash of its page's
 origin and its point for a passkey."""
