@@ -116,7 +116,7 @@ def is_assertion(public: bytes, value: bytes, digest: bytes) -> bool:
     if parts is None or len(digest) != 32:
         return False
     authenticator_data, client_data, signature = parts
-    origin = _origin(client_data, digest)
+    origin = page_of(client_data, "webauthn.get", digest)
     flags = authenticator_data[32]
     if origin is None or origin_hash(origin) != public[:32] or flags & _USED != _USED or flags & ~(_USED | _BACKED_UP):
         return False
@@ -140,8 +140,8 @@ def _parts(value: bytes) -> tuple[bytes, bytes, bytes] | None:
         return None
 
 
-def _origin(client_data: bytes, digest: bytes) -> str | None:
-    """The origin that clientDataJSON names, if it is an assertion over this digest in a page of its own; else None.
+def page_of(client_data: bytes, kind: str, challenge: bytes) -> str | None:
+    """The origin that clientDataJSON names, if it is of this kind, over this challenge and in a page of its own; else None.
 
     Read apart from the library, which takes the last of two equal keys, UTF-16, and a challenge in other spellings.
     """
@@ -151,7 +151,7 @@ def _origin(client_data: bytes, digest: bytes) -> str | None:
         return None
     if not isinstance(data, dict) or not all(type(value) in (str, bool) for value in data.values()):
         return None
-    asked = data.get("type") == "webauthn.get" and data.get("challenge") == challenge_of(digest)
+    asked = data.get("type") == kind and data.get("challenge") == challenge_of(challenge)
     framed = data.get("crossOrigin", False) is not False or "topOrigin" in data
     origin = data.get("origin")
     return origin if asked and not framed and isinstance(origin, str) and origin.isascii() else None
