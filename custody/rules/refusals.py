@@ -35,6 +35,8 @@ class Rule(StrEnum):
     SIGNER_TWICE = "one_signer_twice"
     QUORUM_NOT_REACHED = "quorum_not_reached"
     KEY_REUSED = "key_reused"
+    NOT_DISPLAYING = "key_cannot_display_what_it_signs"
+    DISPLAYING_MISSING = "no_key_that_displays_signed"
     NAME_REUSED = "name_reused"
     SCOPES_SHARED = "propose_and_settle_share_a_key"
     AUTHORITY_PROPOSES = "address_authority_proposes"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Signatures over typed messages: a tagged union of schemes, so that a new one opens no seat code (TRUST.md)."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Generic, TypeVar
@@ -14,24 +14,29 @@ from eth_utils.crypto import keccak
 from custody.rules.errors import InvalidInput
 from custody.rules.refusals import Rule
 from custody.rules.typed import Bytes, Domain, Struct
+from custody.rules.webauthn import PUBLIC_BYTES, check_point, is_assertion
 
 _SECP256K1_HALF: Final = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
 
 
 class Scheme(StrEnum):
-    """How a key signs a digest. `webauthn-es256` joins with the console."""
+    """How a key signs a digest."""
 
     EIP712_SECP256K1 = "eip712-secp256k1"
     ED25519 = "ed25519"
+    WEBAUTHN_ES256 = "webauthn-es256"
 
 
-KEY_BYTES: Final = {Scheme.EIP712_SECP256K1: 20, Scheme.ED25519: 32}
-"""Length of a key's public form: the 20-byte address for secp256k1 (recoverable), the public key for Ed25519."""
+DISPLAYING: Final = frozenset({Scheme.EIP712_SECP256K1})
+"""Schemes whose keys can show what they sign: an EIP-712 signer is handed the fields, every other one 32 bytes that tell nothing."""
+KEY_BYTES: Final = {Scheme.EIP712_SECP256K1: 20, Scheme.ED25519: 32, Scheme.WEBAUTHN_ES256: PUBLIC_BYTES}
+"""Length of a key's public form: the 20-byte address for secp256k1 (recoverable), the public key for Ed25519, the hash of its page's
+origin and its point for a passkey."""
 
 
 @dataclass(frozen=True, slots=True)
 class Key(Struct):
-    """A public key as the roster names it: 20-byte address for secp256k1, 32-byte public key for Ed25519."""
+    """A public key as the roster names it: 20-byte address for secp256k1, 32-byte public key for Ed25519, page and point for a passkey."""
 
     scheme: str
     public: Bytes
@@ -44,6 +49,13 @@ class Key(Struct):
             raise InvalidInput(
                 "key.public", Rule.MALFORMED, f"{len(self.public)} bytes", f"{KEY_BYTES[Scheme(self.scheme)]}"
             )
+        if self.scheme == Scheme.WEBAUTHN_ES256:
+            check_point(self.public)
+
+    @property
+    def material(self) -> bytes:
+        """What its holder holds, whatever it is named for: one passkey named for two pages is still one key."""
+        return self.public[32:] if self.scheme == Scheme.WEBAUTHN_ES256 else self.public
 
     def __str__(self) -> str:
         return f"{self.scheme}:0x{self.public.hex()}"
@@ -58,9 +70,7 @@ class Signature(Struct):
 
     def is_over(self, digest: bytes) -> bool:
         """Whether this is the key's signature over these 32 bytes. High-s secp256k1 signatures are not (EIP-2)."""
-        if self.key.scheme == Scheme.ED25519:
-            return _ed25519(self.key.public, self.value, digest)
-        return _secp256k1(self.key.public, self.value, digest)
+        return _HOLDS[Scheme(self.key.scheme)](self.key.public, self.value, digest)
 
 
 def _ed25519(public: bytes, value: bytes, digest: bytes) -> bool:
@@ -81,6 +91,13 @@ def _secp256k1(address: bytes, value: bytes, digest: bytes) -> bool:
         return False
     return keccak(key.format(compressed=False)[1:])[12:] == address
 
+
+_HOLDS: Final[Mapping[Scheme, Callable[[bytes, bytes, bytes], bool]]] = {
+    Scheme.EIP712_SECP256K1: _secp256k1,
+    Scheme.ED25519: _ed25519,
+    Scheme.WEBAUTHN_ES256: is_assertion,
+}
+"""By scheme: whether a value is a signature of this public form over these 32 bytes. None of them raises."""
 
 M = TypeVar("M", bound=Struct, covariant=True)
 N = TypeVar("N", bound=Struct)

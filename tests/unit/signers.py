@@ -13,7 +13,7 @@ from eth_keys.datatypes import PrivateKey
 
 from custody.rules.certificates import SafeParameters, SeatKey, WalletCertificate, WalletKey
 from custody.rules.roster import ApiClient, Person, PriceFeeder, Relayer, Roster, RosterSeat, RosterVersion, Thresholds
-from custody.rules.signatures import Key, N, Scheme, Signature, Signed
+from custody.rules.signatures import DISPLAYING, Key, N, Scheme, Signature, Signed
 from custody.rules.typed import ZERO32, Domain, Struct
 
 NOW: Final = 1_767_225_600
@@ -60,7 +60,7 @@ def signed(message: N, genesis: bytes, words: Iterable[str]) -> Signed[N]:
 def person(name: str, *more: str, groups: tuple[str, ...] = ("treasury",)) -> Person:
     """A person with a hardware key, and further keys by their words."""
     keys = (Signer(f"device:{name}").key, *(Signer(word).key for word in more))
-    return Person(name, name.title(), groups, keys, (True,) * len(keys), LATER)
+    return Person(name, name.title(), groups, keys, tuple(key.scheme in DISPLAYING for key in keys), LATER)
 
 
 def seat(name: str, organisation: str) -> RosterSeat:

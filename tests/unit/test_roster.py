@@ -13,6 +13,7 @@ from custody.rules.intents import Rejection
 from custody.rules.refusals import Rule
 from custody.rules.roster import (
     ApiClient,
+    Person,
     Relayer,
     Roster,
     RosterVersion,
@@ -23,6 +24,7 @@ from custody.rules.roster import (
 )
 from custody.rules.signatures import Signature, Signed
 from custody.rules.typed import Struct
+from tests.fakes.authenticator import Authenticator
 from tests.unit.signers import (
     BTC,
     ETH,
@@ -63,6 +65,14 @@ def test_version_1_is_whole() -> None:
 ANA, BO, CY, DEE = VERSION_1.people
 BACKEND, SETTLER = VERSION_1.clients
 
+PASSKEY: Final = Authenticator("somebody's passkey")
+
+
+def with_passkey(whose: Person, passkey: Authenticator) -> Person:
+    """A person with a passkey more."""
+    return replace(whose, keys=(*whose.keys, passkey.key), displays=(*whose.displays, False))
+
+
 VERSIONS: Final = [
     pytest.param({"people": (ANA, replace(BO, keys=ANA.keys[:1]), CY, DEE)}, Rule.KEY_REUSED, id="one key, two people"),
     pytest.param(
@@ -85,6 +95,31 @@ VERSIONS: Final = [
     pytest.param({"clients": (BACKEND, replace(SETTLER, id="backend"))}, Rule.NAME_REUSED, id="one client's id twice"),
     pytest.param({"people": (replace(ANA, keys=(), displays=()), BO, CY, DEE)}, Rule.MALFORMED, id="no key"),
     pytest.param({"people": (replace(ANA, displays=(True,)), BO, CY, DEE)}, Rule.MALFORMED, id="displays too few"),
+    pytest.param(
+        {"people": (ANA, replace(BO, keys=(PASSKEY.key,), displays=(True,)), CY, DEE)},
+        Rule.NOT_DISPLAYING,
+        id="a passkey that is said to display",
+    ),
+    pytest.param(
+        {"people": (replace(ANA, displays=(True, True)), BO, CY, DEE)},
+        Rule.NOT_DISPLAYING,
+        id="a PEM file that displays",
+    ),
+    pytest.param(
+        {"people": (with_passkey(ANA, PASSKEY), with_passkey(BO, PASSKEY), CY, DEE)},
+        Rule.KEY_REUSED,
+        id="one passkey, two people",
+    ),
+    pytest.param(
+        {"people": (with_passkey(ANA, PASSKEY), with_passkey(BO, PASSKEY.at("https://other.example")), CY, DEE)},
+        Rule.KEY_REUSED,
+        id="one passkey, two people, two pages",
+    ),
+    pytest.param(
+        {"people": (with_passkey(with_passkey(ANA, PASSKEY), PASSKEY.at("https://other.example")), BO, CY, DEE)},
+        Rule.KEY_REUSED,
+        id="one passkey of one person named for two pages",
+    ),
     pytest.param({"seats": ()}, Rule.MALFORMED, id="no seats"),
     pytest.param(
         {"seats": (replace(VERSION_1.seats[0], identity=Signer("device:x").key), *VERSION_1.seats[1:])},
@@ -185,7 +220,7 @@ def test_one_of_a_persons_keys_is_enough() -> None:
 def test_genesis_signed_under_another_salt_is_unsigned() -> None:
     """The salt of version 1 is its own hash: everybody's signature is missing under another."""
     found = list(check_genesis(signed(VERSION_1, bytes(32), EVERYBODY), NOW))
-    assert len(found) == len(EVERYBODY)
+    assert len(found) == len(EVERYBODY) + 1  # nobody showed what they signed either
     assert rules(found) == {Rule.SIGNATURE_MISSING}
 
 

@@ -17,6 +17,7 @@ from custody.rules.certificates import (
 )
 from custody.rules.governance import Freeze, PolicyActivation, Unfreeze
 from custody.rules.intents import Anchor, Proposal, Rejection, TransferIntent, Void
+from custody.rules.login import Login
 from custody.rules.prices import Price
 from custody.rules.roster import (
     ApiClient,
@@ -31,12 +32,17 @@ from custody.rules.settlements import FeeLeg, Leg, ManualEntry, ManualPosting, S
 from custody.rules.signatures import Key, Scheme, Signature
 from custody.rules.statements import AssetCoverage, ChainHeight, IntentFacts, SafeState, SeatPosition, Statement
 from custody.rules.typed import Struct
+from custody.rules.webauthn import public_form
 
 GENESIS: Final = bytes.fromhex("b1" * 32)
 """The salt of every digest in the vectors."""
 
 ETH: Final = "eip155:31338"
 BTC: Final = "bip122:0f9188f13cb7b2c71f2a335e3a4fc328"
+GENERATOR: Final = (
+    0x6B17D1F2E12C4247F8BCE6E563A440F277037D812DEB33A0F4A13945D898C296,
+    0x4FE342E2FE1A7F9B8EE7EB4A7C0F9E162BCE33576B315ECECBB6406837BF51F5,
+)
 T: Final = 1_767_225_600
 """2026-01-01T00:00:00Z."""
 
@@ -59,6 +65,10 @@ def ed25519(number: int) -> Key:
 def secp256k1(number: int) -> Key:
     """An address that nobody holds."""
     return Key(Scheme.EIP712_SECP256K1, bytes([number]) * 20)
+
+
+PASSKEY: Final = Key(Scheme.WEBAUTHN_ES256, public_form("https://treasury.bulkhead.example", *GENERATOR))
+"""At one page, with the generator of P-256 for its point (FIPS 186-5): its private key is one, so it is nobody's."""
 
 
 def seat_key(number: int) -> SeatKey:
@@ -176,6 +186,27 @@ EXAMPLES: Final[dict[str, Struct]] = {
         delay=172_800,
         not_before=T,
     ),
+    "RosterVersion with a passkey": RosterVersion(
+        version=3,
+        previous=word(0x0A),
+        chains=(ETH,),
+        clock="wall",
+        people=(
+            Person("cy", "Cy", ("risk",), (secp256k1(1), PASSKEY), (True, False), T + 10**7),
+            Person("dee", "Dee", ("treasury",), (secp256k1(3),), (True,), T + 10**7),
+        ),
+        clients=(),
+        address_authorities=(),
+        policy_owners=("cy", "dee"),
+        feeders=(),
+        attestor=ed25519(6),
+        seats=(RosterSeat("hot-1", "Operator One", "Org One", ed25519(7), cold=False),),
+        relayers=(),
+        thresholds=Thresholds(roster=2, certificate=2, policy=1, manual_entry=2, void=2, unfreeze=2),
+        delay=172_800,
+        not_before=T,
+    ),
+    "Login": Login(origin="https://treasury.bulkhead.example", session=word(0x17), issued=T, expires=T + 300),
     "PolicyActivation": PolicyActivation(
         bundle=word(0x0B), previous=word(0x0C), diff_report=word(0x0D), author="bo", not_before=T + 60
     ),
