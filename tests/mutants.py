@@ -54,7 +54,7 @@ TESTS: Final = "tests/unit"
 LEFT_OUT: Final = ("test_words.py", "test_controls_*.py")
 """Tests that read the source, where a mutant is not. `test_finds_*`, which plant bugs themselves and take long, are left out, too."""
 BUDGET: Final = 8.0
-"""Seconds of tests that one mutant meets, by what they took unmutated."""
+"""Seconds of tests that one mutant meets, by what they took unmutated; `--budget` for another number."""
 FIRST: Final = (
     "rules.coverage", "rules.walls", "rules.ledger", "rules.roster", "rules.approvals", "rules.requirement", "rules.seat",
     "rules.seat_checks_*", "rules.seat_journal", "rules.payouts", "rules.transfers", "rules.in_flight", "rules.ended_holds",
@@ -215,6 +215,7 @@ class Asker:
     modules: Sequence[Module]
     until: float
     jobs: int
+    budget: float = BUDGET
     touched: dict[str, dict[str, tuple[float, list[str]]]] = field(default_factory=dict)
     """By test file and content: each test's seconds, and the functions that it reached."""
     running: dict[int, tuple[Module, str, float, float, int]] = field(default_factory=dict)
@@ -223,7 +224,8 @@ class Asker:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Instead of running the tests."""
         files = {path: sha256(path.read_bytes()).hexdigest() for path in sorted(self.work.glob("tests/**/*.py"))}
-        self.state_of_tests = sha256("".join(files.values()).encode()).hexdigest()[:16]
+        state_of_files = sha256("".join(files.values()).encode()).hexdigest()[:16]
+        self.state_of_tests = f"{state_of_files}/{self.budget:g}"  # a larger budget asks survivors once more
         items = {item.nodeid: item for item in session.items}
         self._learn(items, files)
         reached: dict[str, list[tuple[float, str]]] = defaultdict(list)
@@ -238,7 +240,7 @@ class Asker:
             for function in {mutant.partition("__mutmut_")[0] for mutant in module.pending(self.state_of_tests)}:
                 found = reached.get(f"{module.name}.{function}", [])
                 chosen[function] = [
-                    *_within(_in_order(found, {test for _, test in found if items[test].path in about}))
+                    *_within(_in_order(found, {test for _, test in found if items[test].path in about}), self.budget)
                 ]
             broken = self._warm_up(
                 [items[test] for test in sorted({test for tests in chosen.values() for test in tests})]
@@ -296,7 +298,7 @@ class Asker:
             return
         while len(self.running) >= self.jobs:
             self._wait()
-        limit = 15 + 6 * BUDGET
+        limit = 15 + 6 * self.budget
         read, write = os.pipe()
         if (pid := os.fork()) == 0:
             os.close(read)
@@ -360,11 +362,11 @@ def _in_order(found: Sequence[tuple[float, str]], first: set[str]) -> list[tuple
     return [(seconds, test) for *_, seconds, test in sorted(ranked)]
 
 
-def _within(ordered: Sequence[tuple[float, str]]) -> Iterator[str]:
+def _within(ordered: Sequence[tuple[float, str]], budget: float) -> Iterator[str]:
     spent = 0.0
     for seconds, test in ordered:
         spent += seconds + 0.003
-        if spent > BUDGET:
+        if spent > budget:
             return
         yield test
 
@@ -456,6 +458,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=1, help="mutants asked at once")
     parser.add_argument("--sample", type=int, default=0, help="only so many, drawn from all of them; 0 for all")
     parser.add_argument("--seed", type=int, default=1, help="which sample")
+    parser.add_argument("--budget", type=float, default=BUDGET, help="seconds of tests that each one meets")
     parser.add_argument("--show", action="store_true", help="ask nothing; show each survivor's difference")
     asked = parser.parse_args(arguments)
     until = time.monotonic() + 60 * asked.minutes
@@ -477,7 +480,7 @@ def main(arguments: list[str] | None = None) -> int:
         # A kill needs no words: to spell out a request that was signed by mistake took longer than all of the tests.
         plain = ["-q", "-s", "--tb=no", "--assert=plain", "-p", "no:cacheprovider"]
         options = [*plain, f"--rootdir={work}", *left_out, "-k", "not test_finds_", TESTS]
-        if code := pytest.main(options, plugins=[Asker(work, modules, until, max(1, asked.jobs))]):
+        if code := pytest.main(options, plugins=[Asker(work, modules, until, max(1, asked.jobs), asked.budget)]):
             print("the tests could not be collected")
             return int(code)
     for module in modules:
