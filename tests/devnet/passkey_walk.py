@@ -69,14 +69,14 @@ def drafted(desk: Desk, run: Run, folder: Path) -> Path:
 
 def put_in_force(desk: Desk, run: Run, target: Path) -> None:
     """Signed by four, one of them by the command; too few are refused; seats note it, and take it after the delay."""
-    people = desk.stage.world.net.home / "people"
+    early, people = withdrawal(desk, "early", SOME), desk.stage.world.net.home / "people"
     key = ("--key", str(people / "bo.json"), "--password-file", str(people / "password"), "--yes")
     assert "webauthn-es256" in ran(run("sign", str(target), *key))
     by(desk, target, ("dan", "eve"))
     assert "quorum_not_reached" in ran(run("roster", "carry", str(target)), 1)
     by(desk, target, ("fay",))
     assert [name for name in HOT_SEATS if f"{name}: noted" in ran(run("roster", "carry", str(target)))] == [*HOT_SEATS]
-    assert "signer_not_in_roster" in approve(desk, withdrawal(desk, "early", SOME), "ana")
+    assert "signer_not_in_roster" in approve(desk, early, "ana")
     desk.pass_time(86_400 + 3_600)
     told = ran(run("roster", "carry", str(target)))
     assert [name for name in HOT_SEATS if f"{name}: in force" in told] == [*HOT_SEATS], told
