@@ -30,6 +30,7 @@ from devnet.scenes.desk import Desk
 from devnet.scenes.stage import Stage
 from devnet.story import Story
 from policies.bundle import from_json, load
+from tests.devnet.passkey_walk import walk
 
 pytestmark = pytest.mark.timeout(900)  # the first test plays the whole demonstration, beside another worker's tests
 BULKHEAD = str(Path(sys.executable).parent / "bulkhead")
@@ -344,3 +345,9 @@ def test_a_weaker_bundle_waits_two_days(played: tuple[Stage, Story], tmp_path: P
     assert log.stdout.count("in force since") == 3
     replayed = bulkhead(stage, "policy", "log", "replay")
     assert replayed.returncode == 0, replayed.stdout + replayed.stderr
+
+
+def test_a_passkey_from_its_enrolment_to_a_withdrawal(played: tuple[Stage, Story], tmp_path: Path) -> None:
+    """Enrolled by a roster version under its quorum; alone it approves what is small, and above the amount beside a key that displays."""
+    stage, story = played
+    walk(Desk(stage), story, lambda *words: bulkhead(stage, *words), tmp_path)
