@@ -183,22 +183,22 @@ def _rotate(step: Step, chain: str, name: bytes) -> None:
         step.rotating[name] = "its wallet's next keys: a rotation is under way"
         idle = errand is None and not _pinned(step, wallet)
         found = rotate(step.ceremony(anchor), step.post(anchor), wallet, idle=idle)
-        _say_errand(step, f"rotation of wallet {name.hex()}", name, found)
+        _say_errand(step, f"rotation of wallet {name.hex()}", wallet, found)
     elif not wallet.chain.is_evm and len(wallet.certificates) > 1 and step.pace.is_due(_home(name), now):
         found = bring_home(step.ceremony(anchor), step.post(anchor), wallet)
         if found is None:
             step.pace.again[_home(name)] = now + LOOK
         else:
-            _say_errand(step, f"coins of wallet {name.hex()} under older keys", name, found)
+            _say_errand(step, f"coins of wallet {name.hex()} under older keys", wallet, found)
 
 
-def _say_errand(step: Step, what: str, name: bytes, found: Tidied | None) -> None:
+def _say_errand(step: Step, what: str, wallet: Wallet, found: Tidied | None) -> None:
     if found is None:
         return
-    if found.nonce:
-        step.unsent.setdefault(name, found.nonce)
-    if found.why and name in step.rotating:
-        step.rotating[name] = f"its wallet's next keys: {found.why}"
+    if found.nonce and wallet.chain.is_evm:  # coins brought home hinder no payout that spends others
+        step.unsent.setdefault(wallet.name, found.nonce)
+    if found.why and wallet.name in step.rotating:
+        step.rotating[wallet.name] = f"its wallet's next keys: {found.why}"
     if found.fault:
         step.faults.append(f"{what}: {found.why}")
 

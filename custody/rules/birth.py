@@ -29,7 +29,7 @@ from custody.rules.typed import ZERO32, Bytes32, Domain, Struct, Uint64
 CheckScript = Callable[[WalletCertificate], Iterator[Refusal]]
 """Derives the script or the Safe again from a certificate's keys; chain code, so it is handed in."""
 
-LATER: Final = "."
+LATER: Final = ":"
 """Stands between a wallet's first label and the number of a later certificate: a seat makes one key for each label and chain."""
 _LABEL: Final = re.compile(r"[a-z0-9][a-z0-9_.:/#-]{0,99}")
 
