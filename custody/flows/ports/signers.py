@@ -139,7 +139,10 @@ class AttestorMemory(Protocol):
         ...
 
     def bind(self, wallet: bytes, index: int, customer: str, address: str, keys: int = 0) -> None:
-        """Bind an index to one customer for ever, and the customer to it under the wallet's keys of that number. The same again is fine. Raises Refused: INDEX_BOUND, ADDRESS_MISMATCH."""
+        """Bind an index to one customer for ever, and the customer to it under the wallet's keys of that number.
+
+        The same again is fine. Raises Refused: INDEX_BOUND, ADDRESS_MISMATCH.
+        """
         ...
 
     def next_sequence(self, at_least: int) -> int:
