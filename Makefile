@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 # Every target first makes sure that .venv is what requirements.lock says; that takes no time when it is.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test lint bench soak mutants crash faults
+.PHONY: help setup demo up down test lint bench soak mutants crash faults drills
 BIN := .venv/bin
 WORKERS ?= 2
 MINUTES ?= 60
@@ -48,6 +48,9 @@ faults: setup ## nodes, vaults, disks and clocks fail under withdrawals, and wor
 	@BULKHEAD_LONG=1 $(BIN)/python -m pytest tests/faults -m "faults or not faults"
 
 # The score is of what was asked so far; a later run goes on from there, and asks again what changed (tests/mutants.py).
+drills: setup ## seats vanish, wallets move to new ones, and coins come back from a backup with standard tools (five minutes)
+	@BULKHEAD_LONG=1 $(BIN)/python -m pytest tests/devnet/test_drills.py
+
 crash: setup ## kill -9 at every commit and await of a deposit and a withdrawal, against a twin; minutes (EACH=1: each alone, an hour; ONLY=worker.commit)
 	@$(BIN)/python -m tests.crash $(if $(EACH),--each) $(if $(ONLY),--only '$(ONLY)')
 

@@ -7,7 +7,8 @@ from custody.bootstrap import Deployment, wall_clock
 from custody.chains.evm.safes import SafeContracts
 from custody.chains.scripts import check_script, descriptor_builder, safe_builder
 from custody.chains.views import open_view
-from custody.flows.birth import admit_wallet, check_wallet, draft_wallet
+from custody.flows.birth import admit_wallet, check_wallet, draft_successor, draft_wallet
+from custody.flows.inventory import Wallet
 from custody.parts import attestor, relayer, seats_named
 from custody.rules.certificates import WalletCertificate, check_shape
 from custody.rules.refusals import raise_if
@@ -29,6 +30,15 @@ def draft_certificate(
     else:
         script = descriptor_builder()
     return draft_wallet(seats_named(deployment.settings, seat_names), label, tier, chain, m, birth, script)
+
+
+def draft_next(deployment: Deployment, wallet: Wallet, seat_names: list[str], m: int) -> WalletCertificate:
+    """Ask the named seats for new keys and build the wallet's next certificate; its birth is the chain's newest block."""
+    raise_if(check_shape(m, len(seat_names)))
+    node = deployment.node(wallet.chain)
+    birth = open_view(wallet.chain, node.url, node.cookie, deployment.bundle.assets).head().height
+    line = [signed.message for signed in wallet.certificates]
+    return draft_successor(seats_named(deployment.settings, seat_names), line, m, birth, descriptor_builder())
 
 
 def create_wallet(deployment: Deployment, signed: Signed[WalletCertificate]) -> str:

@@ -92,7 +92,7 @@ class Services:
             at = str(socket_path(net.folder / f"{name}.d"))
             return part(name, "seat", "serve", name, "--approle", str(server.approle_file), "--socket", at)
 
-        self.hot = {name: seat(name) for name in HOT_SEATS}
+        self.hot = {name: seat(name) for name in net.hot}
         self.cold = {name: seat(name) for name in COLD_SEATS}
         self.attestor = part("attestor", "attestor", "serve")
         self.relayer = part("relayer", "relayer", "serve")

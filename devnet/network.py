@@ -74,7 +74,10 @@ class Devnet:
         lifetime: Lifetime = Lifetime.DETACHED,
         block_time: int | None = None,
         progress: Progress = lambda _: None,
+        spare: tuple[str, ...] = (),
     ) -> None:
+        """`spare` are more hot seats, which the roster names and no wallet has at birth: a rotation may go to them."""
+        self.spare = spare
         self.home = home or bulkhead_home()
         self.folder = self.home / "devnet"
         self.progress = progress
@@ -88,7 +91,7 @@ class Devnet:
 
         self.anvil = Anvil(self.folder / "anvil", block_time=block_time, lifetime=lifetime)
         self.bitcoind = Bitcoind(self.folder / "bitcoind", lifetime=lifetime)
-        self.hot = {name: server(name) for name in HOT_SEATS}
+        self.hot = {name: server(name) for name in (*HOT_SEATS, *self.spare)}
         self.cold = {name: server(name, Lifetime.PARENT) for name in COLD_SEATS}
         self.attestor, self.relayer = server("attestor"), server("relayer")
 

@@ -115,7 +115,13 @@ def roster_version(
         feeders=tuple(PriceFeeder(name, cast.programs[name].key) for name in FEEDERS),
         attestor=attestor,
         seats=tuple(
-            RosterSeat(name, f"operator of {name}", ORGANISATIONS[int(name[-1]) - 1], key, name.startswith("cold"))
+            RosterSeat(
+                name,
+                f"operator of {name}",
+                ORGANISATIONS[(int(name[-1]) - 1) % len(ORGANISATIONS)],
+                key,
+                name.startswith("cold"),
+            )
             for name, key in sorted(seats.items())
         ),
         relayers=(Relayer(chains[0], relayer, cap),),

@@ -107,5 +107,5 @@ def postgres_url() -> Iterator[str]:
         yield url
 
 
-# Worlds of their own, many minutes each: `make crash` and `make faults` ask for them, and nothing else collects them.
-collect_ignore = [] if os.environ.get("BULKHEAD_LONG") else ["crash/test_walk.py", "faults"]
+# Worlds of their own, many minutes each: `make crash`, `make faults` and `make drills` ask for them, and nothing else collects them.
+collect_ignore = [] if os.environ.get("BULKHEAD_LONG") else ["crash/test_walk.py", "faults", "devnet/test_drills.py"]

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from custody.rules import json_text
-from custody.rules.certificates import WalletCertificate
+from custody.rules.certificates import Rotation, WalletCertificate
 from custody.rules.errors import InvalidInput
 from custody.rules.governance import Freeze, PolicyActivation, Unfreeze
 from custody.rules.intents import Void
@@ -38,6 +38,7 @@ KINDS: Final[dict[str, type[Struct]]] = {
     for kind in (
         RosterVersion,
         WalletCertificate,
+        Rotation,
         PolicyActivation,
         Settlement,
         ManualEntry,

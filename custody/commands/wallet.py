@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""`bulkhead wallet draft | create`: a wallet is drafted from seats' keys, signed by people, accepted by every seat."""
+"""`bulkhead wallet draft | create | rotate`: drafted from seats' keys, signed by people, accepted by every seat; and its next keys."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from custody.commands import wallet_rotate
 from custody.commands.common import Home, home, out, read_signed_as, write_json
 from custody.rules.certificates import WalletCertificate
 from custody.rules.errors import Unavailable
@@ -16,6 +17,7 @@ from custody.rules.wallets import Chain, Tier
 app = typer.Typer(
     help="Draft a wallet from its seats' keys; create it once people have signed its certificate.", no_args_is_help=True
 )
+app.add_typer(wallet_rotate.app, name="rotate")
 
 
 @app.command("draft")

@@ -223,7 +223,8 @@ class Attestor:
         most = wallet.next_index + GAP[wallet.chain.is_evm] - 1
         if request.index > most:
             raise Refused([Refusal(Rule.INDEX_TOO_FAR, index=request.index, most=most)])
-        self._memory.bind(request.wallet, request.index, request.customer, request.address)
+        keys = 0 if wallet.chain.is_evm else len(wallet.certificates) - 1
+        self._memory.bind(request.wallet, request.index, request.customer, request.address, keys)
         return Signed(request, (self._memory.sign(roster.domain.digest(request)),))
 
     def _read_inventory(self, work: UnitOfWork) -> tuple[Roster, Inventory, frozenset[str]]:

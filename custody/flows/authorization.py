@@ -360,9 +360,9 @@ def _check_route(intent: TransferIntent, route: Route) -> Iterator[Refusal]:
     """The intent still says what the wallets, the registry and the enrolment say."""
     if intent.wallet != route.source.name:
         yield Refusal(Rule.WRONG_WALLET, got=intent.wallet.hex(), want=route.source.name.hex())
-    newest = route.source.certificate.struct_hash
-    if intent.certificate != newest:
-        yield Refusal(Rule.CERTIFICATE_OLDER, got=intent.certificate.hex(), want=newest.hex())
+    line = [signed.message.struct_hash for signed in route.source.certificates]
+    if intent.certificate not in line:
+        yield Refusal(Rule.CERTIFICATE_OLDER, got=intent.certificate.hex(), want=line[-1].hex())
     token = ZERO_ADDRESS if route.asset.contract is None else route.asset.contract.text
     if (intent.decimals, intent.token) != (route.asset.decimals, token):
         yield Refusal(Rule.TOKEN_MISMATCH, asset=intent.asset, got=intent.token, want=token)

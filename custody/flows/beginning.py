@@ -66,6 +66,9 @@ def begin(step: Step, chain: str, name: bytes, waiting: Sequence[Transfer]) -> B
     wallet = step.kernel.inventory.wallets.get(name)
     if wallet is None:
         raise Refused([Refusal(Rule.UNKNOWN_WALLET, wallet=name.hex())])
+    if name in step.rotating:
+        step.say(waiting, Status.QUEUED, None, step.rotating[name])
+        return None
     if name in step.unsent:
         step.say(waiting, Status.QUEUED, None, f"nonce {step.unsent[name]} of its wallet to be sent first")
         return None

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from custody.flows.mirror import CERTIFICATE, ROSTER, put_signed
 from custody.flows.ports import SeatPort, Store
+from custody.rules.birth import LATER
 from custody.rules.certificates import Script, SeatKey, WalletCertificate
 from custody.rules.refusals import Refusal, Rule, raise_if
 from custody.rules.roster import Roster, RosterVersion, check_genesis, check_version
@@ -64,6 +65,25 @@ def draft_wallet(
     keys = tuple(seat.make_wallet_key(label, chain) for seat in sorted(seats, key=lambda s: s.name))
     safe, descriptor = script(m, keys)
     return WalletCertificate(ZERO32, label, tier, chain.name, m, len(keys), keys, safe, descriptor, birth)
+
+
+def draft_successor(
+    seats: Sequence[SeatPort],
+    line: Sequence[WalletCertificate],
+    m: int,
+    birth: int,
+    script: Callable[[int, Sequence[SeatKey]], Script],
+) -> WalletCertificate:
+    """Ask each seat for a new key and write the wallet's next certificate; `line` has those until now, the newest last.
+
+    Its label continues the first one's, so that a seat of both has two keys. A Safe stays; `script` makes a new descriptor.
+    """
+    first, old = line[0], line[-1]
+    label = f"{first.label}{LATER}{len(line) + 1}"
+    chain = Chain(old.chain)
+    keys = tuple(seat.make_wallet_key(label, chain) for seat in sorted(seats, key=lambda s: s.name))
+    safe, descriptor = (first.safe, ()) if chain.is_evm else script(m, keys)
+    return WalletCertificate(old.struct_hash, label, old.tier, old.chain, m, len(keys), keys, safe, descriptor, birth)
 
 
 def check_wallet(

@@ -92,8 +92,8 @@ def _sweeping(work: UnitOfWork, deposit: Deposit) -> Iterator[tuple[Anchor, Sequ
     credited = None if deposit.position is None else work.journal.get(deposit.position)
     for posting in () if credited is None else credited.entry.postings:
         if posting.account.kind is AccountKind.WALLET:
-            run = sweep_records.newest(work, bytes.fromhex(posting.account.owner))
-            if run is not None and not run.ended:
+            run = sweep_records.under_way(work, bytes.fromhex(posting.account.owner))
+            if run is not None:
                 yield run.anchor, ()
 
 

@@ -82,10 +82,11 @@ def _for_more(
 ) -> Envelope | Waiting | None:
     """Another variant of the void, above the last one's fee by what a node asks for; one that is half signed is gone on with."""
     chain, anchor = ceremony.chain, permit.reservation.anchor
+    certificate = records.certificate_of(wallet, newest).message
     if sealed:
-        if chain.void(wallet.certificate, anchor).fee <= newest.unsigned.fee:
+        if chain.void(certificate, anchor).fee <= newest.unsigned.fee:
             return None
-        made = chain.void(wallet.certificate, anchor, newest.unsigned.fee)
+        made = chain.void(certificate, anchor, newest.unsigned.fee)
         ceremony.store.run(lambda work: records.put_variant(work, made, void=True))
     signed = signing.sign_void_variant(ceremony, permit, void, wallet)
     if isinstance(signed, Waiting):

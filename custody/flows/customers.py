@@ -29,16 +29,23 @@ def issue_address(
 ) -> Signed[DepositAddress]:
     """The customer's address at a wallet: the one there is, or the next index, bound by the attestor and checked here.
 
+    On Bitcoin an address under older keys is not given out any more: what arrives there is credited, and the customer gets another.
+
     Safe to call again after a crash at any point: the attestor answers the same to the same question, and an index it has
     bound to somebody whose record was lost is left for that customer. Raises Refused, Unavailable.
     """
     known = store.read(lambda work: _standing(work, wallet, customer))
-    if known is not None:
+    if known is not None and not _is_older(known.message, wallet, derive):
         raise_if(_check_answer(known, known.message, roster, wallet, derive))
         return known
     signed = _bind_next(store, attestor, wallet, customer, derive)
     raise_if(_check_answer(*signed, roster, wallet, derive))
-    return store.run(lambda work: _record(work, signed[0]))
+    return store.run(lambda work: _record(work, signed[0], wallet, derive))
+
+
+def _is_older(known: DepositAddress, wallet: Wallet, derive: AddressDeriver) -> bool:
+    """Whether a rotation left an address behind; on EVM they follow their wallet."""
+    return derive.derive(wallet.certificate, Branch.RECEIVE, known.index).text != known.address
 
 
 def _standing(work: UnitOfWork, wallet: Wallet, customer: str) -> Signed[DepositAddress] | None:
@@ -72,10 +79,12 @@ def _check_answer(
     yield from check_derived(signed.message, [c.message for c in wallet.certificates], derive)
 
 
-def _record(work: UnitOfWork, signed: Signed[DepositAddress]) -> Signed[DepositAddress]:
+def _record(
+    work: UnitOfWork, signed: Signed[DepositAddress], wallet: Wallet, derive: AddressDeriver
+) -> Signed[DepositAddress]:
     """Record it, unless another process was faster with the same customer; then theirs stands."""
     theirs = work.customers.address_of(signed.message.customer, signed.message.wallet)
-    if theirs is not None:
+    if theirs is not None and not _is_older(theirs.message, wallet, derive):
         return theirs
-    work.customers.add_address(signed)
+    work.customers.add_address(signed, 0 if wallet.chain.is_evm else len(wallet.certificates) - 1)
     return signed

@@ -270,6 +270,9 @@ def _executed(post: Post, permit: Permit, wallet: Wallet, mined: Mined) -> tuple
     if variant is None:
         raise Refused([Refusal(Rule.ORIGIN, field="variant", got=mined.id.hex(), want="one that was recorded")])
     failed = mined.outcome is Outcome.FAILED
+    decoded = None if failed else _decoded(post, wallet, variant)
+    # One coin of the wallet's back into it, for nobody: on a chain of coins that reads as a void, whoever meant it.
+    lone = decoded is not None and not permit.intents and len(decoded.inputs) == len(decoded.leaves) == 1
     done = Executed(
         chain=anchor.chain,
         height=mined.height,
@@ -277,23 +280,32 @@ def _executed(post: Post, permit: Permit, wallet: Wallet, mined: Mined) -> tuple
         transaction=mined.transaction,
         anchor=anchor,
         intents=permit.intents,
-        arrived=() if failed else tuple(_arrived(post, wallet, variant)),
+        arrived=() if decoded is None else tuple(_arrived(post, wallet, decoded)),
         fee=0 if wallet.chain.is_evm else mined.fee,
-        void=failed or variant.void,
+        void=failed or variant.void or lone,
     )
     return done, Status.FAILED if failed else Status.CANCELLED if variant.void else Status.COMPLETED
 
 
-def _arrived(post: Post, wallet: Wallet, variant: Variant) -> Iterator[Arrived]:
-    """What it brought wallets of ours, by wallet and asset; fees swept to the operational tier are the company's there already."""
+def _certificates(post: Post, wallet: Wallet) -> dict[bytes, tuple[Wallet, WalletCertificate]]:
     inventory = post.kernel.inventory
-    certificates = {s.message.struct_hash: (w, s.message) for w in inventory.on(wallet.chain) for s in w.certificates}
+    return {s.message.struct_hash: (w, s.message) for w in inventory.on(wallet.chain) for s in w.certificates}
+
+
+def _decoded(post: Post, wallet: Wallet, variant: Variant) -> DecodedPayload:
+    certificates = _certificates(post, wallet)
     signing = certificates[variant.unsigned.certificate][1]
     others = tuple(message for digest, (_, message) in certificates.items() if digest != signing.struct_hash)
     around = Surroundings(wallet.name, signing, post.kernel.assets, others)
     decoded = post.decode(variant.unsigned.payload, around)
     if not isinstance(decoded, DecodedPayload):
         raise Refused(decoded)
+    return decoded
+
+
+def _arrived(post: Post, wallet: Wallet, decoded: DecodedPayload) -> Iterator[Arrived]:
+    """What it brought wallets of ours, by wallet and asset; fees swept to the operational tier are the company's there already."""
+    certificates = _certificates(post, wallet)
     units: dict[tuple[bytes, str], int] = {}
     for leaf in decoded.leaves:
         to = certificates.get(leaf.place.certificate) if leaf.place is not None else None

@@ -18,7 +18,7 @@ from custody.flows.inventory import Wallet
 from custody.flows.kernel import Kernel
 from custody.flows.ports import AttestorPort, PayoutChain, SeatPort, Store, UnitOfWork
 from custody.rules.attested import verify_signature
-from custody.rules.certificates import WalletCertificate
+from custody.rules.certificates import Rotation, WalletCertificate
 from custody.rules.errors import InvalidInput, Unavailable
 from custody.rules.intents import Anchor, Void
 from custody.rules.payments import Envelope, SeatSignatures, SignedPayout, Sweep, UnsignedPayout
@@ -96,7 +96,7 @@ def sign(ceremony: Ceremony, permit: SigningPermit, sweeps: Sequence[Sweep] = ()
         drifted = tuple(ceremony.chain.preflight(wallet.name, wallet.certificate))
         if drifted:
             return _wait(ceremony, permit.permit, _told("wallet", drifted))
-        made = _complete(ceremony, wallet, partial(_prepare, ceremony, permit, sweeps))
+        made = _complete(ceremony, wallet.certificate, partial(_prepare, ceremony, permit, sweeps))
     except (Refused, InvalidInput) as error:
         made = _told("payout", _refusals(error))
     if isinstance(made, Waiting):
@@ -105,7 +105,7 @@ def sign(ceremony: Ceremony, permit: SigningPermit, sweeps: Sequence[Sweep] = ()
 
 
 def sign_sweep(ceremony: Ceremony, permit: Permit, wallet: Wallet) -> Envelope | Waiting:
-    """The stored bytes of a sweep of the wallet's own deposit addresses, whose variant is recorded; as `sign`.
+    """The stored bytes of a sweep inside the wallet, whose variant is recorded; as `sign`.
 
     It carries no intent: coins stay in the wallet, and each seat sees to that by itself (TRUST.md, "A seat decides by itself").
     """
@@ -113,9 +113,28 @@ def sign_sweep(ceremony: Ceremony, permit: Permit, wallet: Wallet) -> Envelope |
     if kept:
         return kept[-1]
     try:
-        made = _complete(ceremony, wallet, partial(_prepare_sweep, ceremony, permit, wallet))
+        certificate = _keys_at(ceremony, permit.reservation.anchor, wallet)
+        made = _complete(ceremony, certificate, partial(_prepare_sweep, ceremony, permit, wallet))
     except (Refused, InvalidInput) as error:
         made = _told("sweep", _refusals(error))
+    return made if isinstance(made, Waiting) else _seal(ceremony, permit, wallet, made)
+
+
+def sign_rotation(
+    ceremony: Ceremony, permit: Permit, wallet: Wallet, rotation: Signed[Rotation], new: Signed[WalletCertificate]
+) -> Envelope | Waiting:
+    """The stored bytes of the owner calls that a quorum of people signed for, whose variant is recorded; as `sign`.
+
+    The keys that sign are those of the certificate that is left.
+    """
+    kept = ceremony.store.read(lambda work: work.transfers.kept(permit.reservation.anchor))
+    if kept:
+        return kept[-1]
+    try:
+        prepare = partial(_prepare_sweep, ceremony, permit, wallet, rotation=rotation, new=new)
+        made = _complete(ceremony, _keys_of(wallet, rotation.message.old), prepare)
+    except (Refused, InvalidInput) as error:
+        made = _told("rotation", _refusals(error))
     return made if isinstance(made, Waiting) else _seal(ceremony, permit, wallet, made)
 
 
@@ -130,7 +149,9 @@ def sign_void(ceremony: Ceremony, permit: Permit, void: Signed[Void], wallet: Wa
     if sent := [envelope for envelope in kept if envelope.id in voids]:
         return sent[-1]
     try:
-        made = _complete(ceremony, wallet, partial(_prepare_void, ceremony, permit, void, wallet))
+        made = _complete(
+            ceremony, _keys_at(ceremony, anchor, wallet), partial(_prepare_void, ceremony, permit, void, wallet)
+        )
     except (Refused, InvalidInput) as error:
         made = _told("void", _refusals(error))
     if isinstance(made, Waiting):
@@ -148,7 +169,8 @@ def sign_void(ceremony: Ceremony, permit: Permit, void: Signed[Void], wallet: Wa
 def sign_void_variant(ceremony: Ceremony, permit: Permit, void: Signed[Void], wallet: Wallet) -> SignedPayout | Waiting:
     """A quorum's signatures over the newest variant of an anchor's void, which is recorded; people's word is the same for each."""
     try:
-        return _complete(ceremony, wallet, partial(_prepare_void, ceremony, permit, void, wallet))
+        certificate = _keys_at(ceremony, permit.reservation.anchor, wallet)
+        return _complete(ceremony, certificate, partial(_prepare_void, ceremony, permit, void, wallet))
     except (Refused, InvalidInput) as error:
         return _told("void", _refusals(error))
 
@@ -163,7 +185,7 @@ def sign_variant(
     """
     prepare = partial(_prepare_variant, ceremony, permit, wallet, unsigned)
     try:
-        return _complete(ceremony, wallet, prepare)
+        return _complete(ceremony, wallet.certificate, prepare)
     except (Refused, InvalidInput) as error:
         return _told("variant", _refusals(error))
 
@@ -241,7 +263,15 @@ def _prepare(ceremony: Ceremony, permit: SigningPermit, sweeps: Sequence[Sweep],
     return _Asked(unsigned, request, fresh=True)
 
 
-def _prepare_sweep(ceremony: Ceremony, permit: Permit, wallet: Wallet, *, again: bool) -> _Asked:
+def _prepare_sweep(
+    ceremony: Ceremony,
+    permit: Permit,
+    wallet: Wallet,
+    *,
+    again: bool,
+    rotation: Signed[Rotation] | None = None,
+    new: Signed[WalletCertificate] | None = None,
+) -> _Asked:
     anchor = permit.reservation.anchor
     known = [v for v in ceremony.store.read(lambda work: records.variants(work, anchor)) if not v.void]
     if not known:
@@ -250,7 +280,13 @@ def _prepare_sweep(ceremony: Ceremony, permit: Permit, wallet: Wallet, *, again:
     asked = ceremony.store.read(lambda work: records.newest_request(work, anchor, void=False))
     if asked is not None and _serves(ceremony, wallet, asked, unsigned) and not again:
         return _Asked(unsigned, asked, fresh=False)
-    request = Request(unsigned.payload, wallet.name, _attest(ceremony.kernel, ceremony.attestor, anchor, ()))
+    request = Request(
+        unsigned.payload,
+        wallet.name,
+        _attest(ceremony.kernel, ceremony.attestor, anchor, ()),
+        certificates=() if new is None else (new,),
+        rotation=rotation,
+    )
     ceremony.store.run(lambda work: records.put_request(work, anchor, request))
     return _Asked(unsigned, request, fresh=True)
 
@@ -262,7 +298,7 @@ def _prepare_void(ceremony: Ceremony, permit: Permit, void: Signed[Void], wallet
         unsigned = voids[-1].unsigned
     else:
         outbid = max((variant.unsigned.fee for variant in known), default=0)
-        unsigned = ceremony.chain.void(wallet.certificate, anchor, outbid)
+        unsigned = ceremony.chain.void(_keys_at(ceremony, anchor, wallet), anchor, outbid)
         ceremony.store.run(lambda work: records.put_variant(work, unsigned, void=True))
     asked = ceremony.store.read(lambda work: records.newest_request(work, anchor, void=True))
     if asked is not None and _serves(ceremony, wallet, asked, unsigned) and asked.void == void and not again:
@@ -309,8 +345,10 @@ def _attest(kernel: Kernel, attestor: AttestorPort, anchor: Anchor, intents: Seq
 def _others(kernel: Kernel, permit: SigningPermit) -> tuple[Signed[WalletCertificate], ...]:
     """Certificates of the wallets of ours that are paid, each once, so that a seat recognises them."""
     paid = {payment.derived.certificate.struct_hash for payment in permit.payments if payment.derived is not None}
-    known = (signed for wallet in kernel.inventory for signed in wallet.certificates)
-    return tuple(signed for signed in known if signed.message.struct_hash in paid)
+    lines = (wallet.certificates for wallet in kernel.inventory)
+    return tuple(  # the whole line: a successor's Safe is recognised by its birth
+        signed for line in lines if paid & {each.message.struct_hash for each in line} for signed in line
+    )
 
 
 def _rosters(kernel: Kernel, material: Iterable[Transfer]) -> tuple[Signed[RosterVersion], ...]:
@@ -343,9 +381,22 @@ class _Prepare(Protocol):
     def __call__(self, *, again: bool) -> _Asked: ...
 
 
-def _complete(ceremony: Ceremony, wallet: Wallet, prepare: _Prepare) -> SignedPayout | Waiting:
+def _keys_at(ceremony: Ceremony, anchor: Anchor, wallet: Wallet) -> WalletCertificate:
+    """Whose keys sign at an anchor: a Safe's are its newest certificate's, a coin's those of the certificate that holds it."""
+    known = () if wallet.chain.is_evm else ceremony.store.read(lambda work: records.variants(work, anchor))
+    return records.certificate_of(wallet, known[0] if known else None).message
+
+
+def _keys_of(wallet: Wallet, certificate: bytes) -> WalletCertificate:
+    found = next((c.message for c in wallet.certificates if c.message.struct_hash == certificate), None)
+    if found is None:
+        raise Refused([Refusal(Rule.UNKNOWN_WALLET, certificate=certificate.hex(), want="one of the wallet's")])
+    return found
+
+
+def _complete(ceremony: Ceremony, certificate: WalletCertificate, prepare: _Prepare) -> SignedPayout | Waiting:
     """Ask until M seats signed the same bytes. Raises Refused and InvalidInput where there is nothing to ask or to combine."""
-    certificate, asked = wallet.certificate, prepare(again=False)
+    asked = prepare(again=False)
     stored = ceremony.store.read(lambda work: records.signatures(work, asked.unsigned, _names(certificate)))
     answers, false, from_store = _Answers(stored, {}, {}), dict[str, tuple[Refusal, ...]](), set(stored)
     while True:

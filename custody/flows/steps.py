@@ -71,7 +71,8 @@ class Pace:
 class Step:
     """One step. Every payout and every wallet is a case of its own: what fails in one is noted, and the next one begins.
 
-    `store` is fenced while a turn lasts; `unsent` are EVM wallets with a payout that is not out yet, and its nonce.
+    `store` is fenced while a turn lasts; `unsent` are EVM wallets with a payout that is not out yet, and its nonce; `rotating` are
+    wallets whose keys are being changed, and what that waits for.
     """
 
     def __init__(self, parts: Parts, pace: Pace) -> None:
@@ -79,6 +80,7 @@ class Step:
         self.now, self.kernel = parts.clock(), parts.kernel()
         self.turns = Turns(parts.store, parts.holder, parts.wall or parts.clock, parts.lease, parts.gone)
         self.unsent: dict[bytes, str] = {}
+        self.rotating: dict[bytes, str] = {}
         self.faults: list[str] = []
         self._statement: Signed[Statement] | None = None
 

@@ -14,14 +14,18 @@ from functools import partial
 from typing import Final
 
 from custody.flows import payout_records as records
-from custody.flows import proposals, signing, sweep_records, sweeping
+from custody.flows import proposals, rotation_orders, signing, sweep_records, sweeping
 from custody.flows.authorization import SigningPermit, authorize
 from custody.flows.beginning import begin, ready
 from custody.flows.bumping import bump
 from custody.flows.bumping_voids import bump_void
+from custody.flows.errands import Tidied
+from custody.flows.homing import bring_home
+from custody.flows.inventory import Wallet
 from custody.flows.leases import turn_of
 from custody.flows.payouts import settle
 from custody.flows.ports import Damaged, Store, UnitOfWork
+from custody.flows.rotating import rotate
 from custody.flows.steps import Pace, Parts, Step, transfers_of
 from custody.flows.tidying import tidy
 from custody.rules.errors import CustodyError, InvalidInput
@@ -126,13 +130,23 @@ def _wallets(step: Step) -> Sequence[tuple[str, bytes]]:
     permits = step.store.read(lambda work: work.transfers.examine_permitted())
     step.faults += [str(permit.why) for permit in permits if isinstance(permit, Damaged)]
     busy = [(anchor.chain, anchor.wallet) for anchor in map(_anchor_of, permits)]
-    return list(dict.fromkeys((*busy, *ready(step), *_swept(step))))
+    return list(dict.fromkeys((*busy, *ready(step), *_swept(step), *_rekeyed(step))))
 
 
 def _swept(step: Step) -> Iterator[tuple[str, bytes]]:
     """Wallets whose deposit addresses are to be looked at: a sweep that is under way every step, another one by schedule."""
     for wallet in step.kernel.inventory if step.parts.sweeps else ():
         if wallet.tier is Tier.CUSTOMER_HOT and wallet.chain.is_evm and step.pace.is_due(_sweep(wallet.name), step.now):
+            yield wallet.chain.name, wallet.name
+
+
+def _rekeyed(step: Step) -> Iterator[tuple[str, bytes]]:
+    """Wallets whose keys are being changed, and those with coins under an older certificate to look for."""
+    for wallet in step.kernel.inventory:
+        older = not wallet.chain.is_evm and len(wallet.certificates) > 1
+        if (older and step.pace.is_due(_home(wallet.name), step.now)) or step.store.read(
+            partial(rotation_orders.standing, wallet=wallet)
+        ):
             yield wallet.chain.name, wallet.name
 
 
@@ -147,11 +161,54 @@ def _turn(step: Step, chain: str, name: bytes) -> None:
                 anchor = _anchor_of(permit)
                 if (anchor.chain, anchor.wallet) == (chain, name):
                     _try(step, permit, anchor)
+            step.case(f"rotation of wallet {name.hex()}", partial(_rotate, step, chain, name))
             step.case(f"sweep of {name.hex()}", partial(_tidy, step, chain, name))
             if waiting := ready(step, name).get((chain, name)):
                 _begin(step, chain, name, waiting)
         finally:
             step.store = step.parts.store
+
+
+def _rotate(step: Step, chain: str, name: bytes) -> None:
+    """Carry out what people ordered of the wallet's keys, and bring home what lies under older ones. Nothing begins meanwhile."""
+    wallet = step.kernel.inventory.wallets.get(name)
+    if wallet is None:
+        return
+    anchor, now = Anchor(chain, name, ""), step.now
+    order, errand = step.store.read(
+        lambda work: (rotation_orders.standing(work, wallet), sweep_records.under_way(work, name))
+    )
+    if order is not None:
+        # said before it is tried: whatever goes wrong in it, nothing may be pinned for keys that are about to rest
+        step.rotating[name] = "its wallet's next keys: a rotation is under way"
+        idle = errand is None and not _pinned(step, wallet)
+        found = rotate(step.ceremony(anchor), step.post(anchor), wallet, idle=idle)
+        _say_errand(step, f"rotation of wallet {name.hex()}", wallet, found)
+    elif not wallet.chain.is_evm and len(wallet.certificates) > 1 and step.pace.is_due(_home(name), now):
+        found = bring_home(step.ceremony(anchor), step.post(anchor), wallet)
+        if found is None:
+            step.pace.again[_home(name)] = now + LOOK
+        else:
+            _say_errand(step, f"coins of wallet {name.hex()} under older keys", wallet, found)
+
+
+def _say_errand(step: Step, what: str, wallet: Wallet, found: Tidied | None) -> None:
+    if found is None:
+        return
+    if found.nonce and wallet.chain.is_evm:  # coins brought home hinder no payout that spends others
+        step.unsent.setdefault(wallet.name, found.nonce)
+    if found.why and wallet.name in step.rotating:
+        step.rotating[wallet.name] = f"its wallet's next keys: {found.why}"
+    if found.fault:
+        step.faults.append(f"{what}: {found.why}")
+
+
+def _pinned(step: Step, wallet: Wallet) -> bool:
+    """Whether something of the wallet waits for its keys as they are: on EVM what is not out yet, on Bitcoin whatever has no end."""
+    if wallet.chain.is_evm:
+        return wallet.name in step.unsent
+    permits = step.store.read(lambda work: work.transfers.examine_permitted())
+    return any(_anchor_of(permit).wallet == wallet.name for permit in permits)
 
 
 def _tidy(step: Step, chain: str, name: bytes) -> None:
@@ -160,12 +217,12 @@ def _tidy(step: Step, chain: str, name: bytes) -> None:
     if wallet is None or not wallet.chain.is_evm or not step.pace.is_due(_sweep(name), step.now):
         return
     anchor = Anchor(chain, name, "")
-    idle = step.parts.sweeps and name not in step.unsent
+    idle = step.parts.sweeps and name not in step.unsent and name not in step.rotating
     try:
         found = tidy(step.ceremony(anchor), step.post(anchor), wallet, idle=idle)
     except CustodyError:
-        run = step.store.read(partial(sweep_records.newest, wallet=name))
-        if run is not None and not run.ended:  # whether its nonce is in a block is not known: nothing begins behind it
+        run = step.store.read(partial(sweep_records.under_way, wallet=name))
+        if run is not None:  # whether its nonce is in a block is not known: nothing begins behind it
             step.unsent.setdefault(name, run.anchor.reference)
         raise
     if found is None:
@@ -175,6 +232,11 @@ def _tidy(step: Step, chain: str, name: bytes) -> None:
         step.unsent.setdefault(name, found.nonce)
     if found.fault:
         step.faults.append(f"sweep of wallet {name.hex()}: {found.why}")
+
+
+def _home(wallet: bytes) -> str:
+    """The name, in the worker's patience, of looking for coins under older keys."""
+    return f"home {wallet.hex()}"
 
 
 def _sweep(wallet: bytes) -> str:

@@ -29,6 +29,8 @@ from custody.rules.typed import ZERO32, Bytes32, Domain, Struct, Uint64
 CheckScript = Callable[[WalletCertificate], Iterator[Refusal]]
 """Derives the script or the Safe again from a certificate's keys; chain code, so it is handed in."""
 
+LATER: Final = ":"
+"""Stands between a wallet's first label and the number of a later certificate: a seat makes one key for each label and chain."""
 _LABEL: Final = re.compile(r"[a-z0-9][a-z0-9_.:/#-]{0,99}")
 
 
@@ -255,7 +257,9 @@ def accept_certificate(
 ) -> Outcome:
     """Accept a certificate once: quorum of the pinned roster, this seat's own key in it, the script derived again.
 
-    The same certificate again changes nothing. A second birth for a label and chain is refused, as are keys of another wallet.
+    The same certificate again changes nothing. A second birth for a label and chain is refused, as are keys of another wallet. A
+    successor keeps its wallet's Safe, whose owners the rotation changed; its script, on Bitcoin, is its own. A seat that a successor
+    does not name takes it all the same: from then on its old keys only sweep (docs/decisions/0013).
     """
     certificate, digest = signed.message, signed.message.struct_hash
     if digest in (c.message.struct_hash for c in state.certificates):
@@ -267,7 +271,9 @@ def accept_certificate(
         *_check_own_key(state, certificate),
         *_check_place(state, certificate),
     ]
-    if len(certificate.safe) + len(certificate.script) == 1:  # anything else was refused above and cannot be derived
+    if certificate.previous != ZERO32 and certificate.safe:
+        refusals += _check_same_safe(state, certificate)
+    elif len(certificate.safe) + len(certificate.script) == 1:  # anything else was refused above and cannot be derived
         refusals += check_script(certificate)
     after = replace(state, certificates=(*state.certificates, signed))
     return _step(after, RecordKind.CERTIFICATE, digest, now, refusals)
@@ -277,6 +283,8 @@ def _check_own_key(state: SeatState, certificate: WalletCertificate) -> Iterator
     # A certificate with somebody else's key in this seat's slot would make this seat's share useless, or theirs double.
     mine = state.key(certificate.label, certificate.chain)
     slots = [s.key for s in certificate.seats if s.key.seat == state.seat]
+    if not slots and _may_know(state, certificate):
+        return
     if mine is None or slots != [mine]:
         yield Refusal(
             Rule.NOT_OWN_KEY,
@@ -286,6 +294,27 @@ def _check_own_key(state: SeatState, certificate: WalletCertificate) -> Iterator
             want=(mine.xpub or mine.public.hex())
             if mine is not None
             else "a key that this seat made for the label first",
+        )
+
+
+def _may_know(state: SeatState, certificate: WalletCertificate) -> bool:
+    """Whether a certificate without this seat is still its business.
+
+    The next one of a wallet that it knows; or the first of one for whose later certificate it made a key, under a label that
+    continues the first one's. Knowing one gives no right: every signature needs this seat's own key in the certificate that signs.
+    """
+    if certificate.previous != ZERO32:
+        return True  # what it has to follow is checked with its place
+    later = certificate.label + LATER
+    return any(key.chain == certificate.chain and key.label.startswith(later) for key in state.keys)
+
+
+def _check_same_safe(state: SeatState, certificate: WalletCertificate) -> Iterator[Refusal]:
+    """A Safe keeps its address, its code and its initializer for ever; what follows changes owners and threshold alone."""
+    line = next((w for w in state.wallets.values() if w[-1].struct_hash == certificate.previous), ())
+    if line and certificate.safe != line[0].safe:
+        yield Refusal(
+            Rule.SCRIPT_MISMATCH, got=[safe.address for safe in certificate.safe], want=line[0].safe[0].address
         )
 
 

@@ -95,14 +95,17 @@ def check_lifetime(case: Case) -> Iterator[Refusal]:
 
 
 def check_wallet(case: Case) -> Iterator[Refusal]:
-    """The intent names the wallet that pays, by its newest certificate, whose keys sign."""
+    """The intent names the wallet that pays, by one of its certificates; the newest one's keys sign (`check_newest`).
+
+    What people approved before a rotation is paid after it by the new keys (docs/decisions/0013).
+    """
     for item in case.items:
         intent = item.intent
         if (intent.chain, intent.wallet) != (case.decoded.chain, case.decoded.wallet):
             yield Refusal(
                 Rule.WRONG_WALLET, got=intent.wallet.hex(), want=case.decoded.wallet.hex(), chain=intent.chain
             )
-        if not case.line or intent.certificate != case.line[-1].struct_hash:
+        if intent.certificate not in {certificate.struct_hash for certificate in case.line}:
             yield Refusal(
                 Rule.CERTIFICATE_OLDER, got=intent.certificate.hex(), known=[c.struct_hash.hex() for c in case.line]
             )

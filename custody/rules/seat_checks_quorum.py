@@ -154,14 +154,19 @@ def check_void_intents(case: Case) -> Iterator[Refusal]:
 
 
 def check_rotation_quorum(case: Case) -> Iterator[Refusal]:
-    """A quorum signed the rotation from this wallet's newest certificate to one that holds and follows it."""
+    """A quorum signed the rotation from this wallet's newest certificate to one that holds and follows it.
+
+    A seat that was handed the successor before the chain had it still signs that one step, and no other: whoever carries a signed
+    certificate to seats too early would otherwise leave a Safe whose old keys are told to rest and whose new keys own nothing.
+    """
     rotation = case.request.rotation
     if rotation is None:
         return
     yield from case.roster.check_quorum(rotation, case.roster.version.thresholds.certificate, None, case.time)
     yield from case.roster.check_displaying(rotation, None, case.time)
     old, new = case.certificate, case.certificates.get(rotation.message.new)
-    if old is None or old != case.line[-1] or rotation.message.old != old.struct_hash:
+    early = old is not None and case.line[-2:-1] == (old,) and case.line[-1] == new
+    if old is None or not (old == case.line[-1] or early) or rotation.message.old != old.struct_hash:
         yield Refusal(Rule.CERTIFICATE_OLDER, got=rotation.message.old.hex(), want="the wallet's newest certificate")
     elif new is None:
         yield Refusal(Rule.NOT_SUCCESSOR, got=rotation.message.new.hex(), want="a certificate that a quorum signed")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """What a seat is asked, and what it may answer. There is no requirement in a request: the seat works that out by itself."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as made
 from enum import Enum, auto
@@ -94,6 +94,15 @@ class Request:
         asked = [Kind.VOID] * (self.void is not None) + [Kind.ROTATION] * (self.rotation is not None)
         asked += [Kind.PAYOUT] * bool(self.transfers)
         return (asked or [Kind.SWEEP])[0] if len(asked) <= 1 else None
+
+    def in_order(self, line: Sequence[WalletCertificate]) -> tuple[WalletCertificate, ...]:
+        """A wallet's certificates in the order in which the payload is to be read by them: the newest first, the oldest last.
+
+        What is signed under a rotation is the old one's: a Safe has one address under each of its certificates.
+        """
+        old = None if self.rotation is None else self.rotation.message.old
+        newest_first = tuple(reversed(line))
+        return tuple(sorted(newest_first, key=lambda certificate: certificate.struct_hash != old))
 
     @cached_property
     def hash(self) -> bytes:

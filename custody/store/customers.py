@@ -54,10 +54,13 @@ class SqlCustomers:
         )
         return next(index for index, number in enumerate([*used, None]) if index != number)
 
-    def add_address(self, signed: Signed[DepositAddress]) -> None:
-        """Record an attested binding. Raises Refused: unknown_customer, or what of it is bound already, every reason at once."""
-        raise_if(self._refusals(signed.message))
-        self._sessions().add(binding_row(signed))
+    def add_address(self, signed: Signed[DepositAddress], keys: int = 0) -> None:
+        """Record an attested binding, under the wallet's keys of that number.
+
+        Raises Refused: unknown_customer, or what of it is bound already, every reason at once.
+        """
+        raise_if(self._refusals(signed.message, keys))
+        self._sessions().add(binding_row(signed, keys))
         self._sessions().flush()
 
     def addresses(self, chain: Chain | None = None) -> Sequence[Signed[DepositAddress]]:
@@ -68,13 +71,13 @@ class SqlCustomers:
         return [binding(row) for row in self._sessions().exec(wanted)]
 
     def address_of(self, customer: str, wallet: bytes) -> Signed[DepositAddress] | None:
-        """The binding of one customer at one wallet."""
+        """The binding of one customer at one wallet, under its newest keys where there are several."""
         row = (
             self._sessions()
             .exec(
-                select(DepositAddressRow).where(
-                    DepositAddressRow.wallet == wallet, DepositAddressRow.customer == customer
-                )
+                select(DepositAddressRow)
+                .where(DepositAddressRow.wallet == wallet, DepositAddressRow.customer == customer)
+                .order_by(col(DepositAddressRow.keys).desc())
             )
             .first()
         )
@@ -84,13 +87,17 @@ class SqlCustomers:
         """Whether there is one of this id."""
         return bool(self._cursor.rows(CUSTOMER, customer))
 
-    def _refusals(self, new: DepositAddress) -> Iterator[Refusal]:
+    def _refusals(self, new: DepositAddress, keys: int) -> Iterator[Refusal]:
         if not self.is_known(new.customer):
             yield Refusal(Rule.UNKNOWN_CUSTOMER, customer=new.customer)
         bound = select(DepositAddressRow).where(DepositAddressRow.wallet == new.wallet)
         if row := self._sessions().exec(bound.where(DepositAddressRow.number == new.index)).first():
             yield Refusal(Rule.INDEX_BOUND, index=new.index, customer=row.customer, would_be=new.customer)
-        if row := self._sessions().exec(bound.where(DepositAddressRow.customer == new.customer)).first():
+        if (
+            row := self._sessions()
+            .exec(bound.where(DepositAddressRow.customer == new.customer, DepositAddressRow.keys == keys))
+            .first()
+        ):
             yield Refusal(Rule.ALREADY_EXISTS, customer=new.customer, wallet=new.wallet.hex(), index=row.number)
         same = select(DepositAddressRow).where(
             DepositAddressRow.chain == new.chain, DepositAddressRow.address == new.address

@@ -141,7 +141,7 @@ def deposit(row: DepositRow, assets: Assets) -> Deposit:
     return Deposit(sighting, status, row.position)
 
 
-def binding_row(signed: Signed[DepositAddress]) -> DepositAddressRow:
+def binding_row(signed: Signed[DepositAddress], keys: int = 0) -> DepositAddressRow:
     """An attested binding on its way into `deposit_addresses`."""
     message = signed.message
     return DepositAddressRow(
@@ -151,6 +151,7 @@ def binding_row(signed: Signed[DepositAddress]) -> DepositAddressRow:
         chain=message.chain,
         address=message.address,
         body=canonical(signed.to_json()).decode(),
+        keys=keys,
     )
 
 

@@ -181,13 +181,16 @@ class CustomerRow(Row, table=True):
 
 
 class DepositAddressRow(Row, table=True):
-    """An attested binding: an index of a wallet, and its address, to one customer for ever."""
+    """An attested binding: an index of a wallet, and its address, to one customer for ever.
+
+    `keys` counts the rotations of the wallet before it, on Bitcoin: a customer has one address under each of its certificates.
+    """
 
     __tablename__ = "deposit_addresses"
     __table_args__ = (
         UniqueConstraint("chain", "address", name="deposit_addresses_address"),
-        UniqueConstraint("wallet", "customer", name="deposit_addresses_customer"),
-        CheckConstraint("length(wallet) = 32 AND number >= 0", name="deposit_addresses_index"),
+        UniqueConstraint("wallet", "customer", "keys", name="deposit_addresses_customer"),
+        CheckConstraint("length(wallet) = 32 AND number >= 0 AND keys >= 0", name="deposit_addresses_index"),
         STRICT,
     )
 
@@ -197,6 +200,7 @@ class DepositAddressRow(Row, table=True):
     chain: str = Field(sa_column=Column(Text, nullable=False))
     address: str = Field(sa_column=Column(Text, nullable=False))
     body: str = Field(sa_column=Column(Text, nullable=False))
+    keys: int = Field(default=0, sa_column=Column(WholeNumber, nullable=False, server_default="0"))
 
 
 class DocumentRow(Row, table=True):

@@ -29,14 +29,16 @@ class AttestorVault:
         """Sign a typed message's 32-byte digest."""
         return self._identity.sign(digest)
 
-    def bind(self, wallet: bytes, index: int, customer: str, address: str) -> None:
-        """Bind an index of a wallet to one customer and address for ever, and the customer to this one index.
+    def bind(self, wallet: bytes, index: int, customer: str, address: str, keys: int = 0) -> None:
+        """Bind an index of a wallet to one customer and address for ever, and the customer to this one index under these keys.
+
+        `keys` counts the wallet's rotations on Bitcoin, after each of which a customer gets an address that follows no longer.
 
         The same again is fine, and completes a binding that a crash cut in half. Raises Refused: INDEX_BOUND where the
         index is another customer's or the customer has another index, ADDRESS_MISMATCH where the index has another address.
         """
         of_index = f"bindings/{wallet.hex()}/{index}"
-        of_customer = f"customers/{wallet.hex()}/{customer.encode().hex()}"
+        of_customer = f"customers/{wallet.hex()}/{customer.encode().hex()}" + (f"-{keys}" if keys else "")
         binding = {"customer": customer, "address": address}
         claim = {"index": str(index)}
         _same_binding(index, self._vault.read(of_index)[0], binding)

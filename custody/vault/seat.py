@@ -244,7 +244,7 @@ class SeatHost:
         offered = [signed.message for signed in (*journal.state.certificates, *request.certificates)]
         others = {c.struct_hash: c for c in offered if c.chain == line[-1].chain}
         answers: list[Decoded] = []
-        for certificate in reversed(line):
+        for certificate in request.in_order(line):
             besides = tuple(c for digest, c in others.items() if digest != certificate.struct_hash)
             decoded = decode(request.payload, Surroundings(request.wallet, certificate, newest.assets, besides))
             if isinstance(decoded, DecodedPayload):

@@ -305,10 +305,12 @@ class TestOnce:
             assert f"{table}: rows are never changed" in refused(raw, f"DELETE FROM {table}")
 
 
-def _address(engine: sqlalchemy.Engine, wallet: str, index: int, customer: str, address: str) -> str:
+def _address(engine: sqlalchemy.Engine, wallet: str, index: int, customer: str, address: str, keys: int = 0) -> str:
     name = wallet * 32
     blob = f"x'{name}'" if engine.dialect.name == "sqlite" else f"decode('{name}', 'hex')"
-    return f"INSERT INTO deposit_addresses VALUES ({blob}, {index}, '{customer}', 'eip155:1', '{address}', '{{}}')"
+    return (
+        f"INSERT INTO deposit_addresses VALUES ({blob}, {index}, '{customer}', 'eip155:1', '{address}', '{{}}', {keys})"
+    )
 
 
 class TestDurability:

@@ -44,6 +44,7 @@ class _State:
     deposits: dict[str, Deposit] = field(default_factory=dict)
     customers: list[str] = field(default_factory=list)
     addresses: list[Signed[DepositAddress]] = field(default_factory=list)
+    keys: dict[tuple[bytes, int], int] = field(default_factory=dict)
     documents: dict[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
     rows: TransferState = field(default_factory=TransferState)
     leases: dict[str, Lease] = field(default_factory=dict)
@@ -300,11 +301,12 @@ class FakeCustomers:
         used = {s.message.index for s in self._state.addresses if s.message.wallet == wallet}
         return next(index for index in range(len(used) + 1) if index not in used)
 
-    def add_address(self, signed: Signed[DepositAddress]) -> None:
+    def add_address(self, signed: Signed[DepositAddress], keys: int = 0) -> None:
         """A new binding, or every reason against it."""
         self._check()
-        raise_if(self._refusals(signed.message))
+        raise_if(self._refusals(signed.message, keys))
         self._state.addresses.append(signed)
+        self._state.keys[signed.message.wallet, signed.message.index] = keys
 
     def addresses(self, chain: Chain | None = None) -> Sequence[Signed[DepositAddress]]:
         """By index."""
@@ -314,15 +316,17 @@ class FakeCustomers:
     def address_of(self, customer: str, wallet: bytes) -> Signed[DepositAddress] | None:
         """One customer's."""
         mine = (s for s in self._state.addresses if (s.message.customer, s.message.wallet) == (customer, wallet))
-        return next(mine, None)
+        newest = sorted(mine, key=lambda s: -self._state.keys.get((s.message.wallet, s.message.index), 0))
+        return next(iter(newest), None)
 
-    def _refusals(self, new: DepositAddress) -> Iterator[Refusal]:
+    def _refusals(self, new: DepositAddress, keys: int) -> Iterator[Refusal]:
         if new.customer not in self._state.customers:
             yield Refusal(Rule.UNKNOWN_CUSTOMER, customer=new.customer)
         for known in (s.message for s in self._state.addresses):
             if (known.wallet, known.index) == (new.wallet, new.index):
                 yield Refusal(Rule.INDEX_BOUND, index=new.index, customer=known.customer, would_be=new.customer)
-            if (known.wallet, known.customer) == (new.wallet, new.customer):
+            under = self._state.keys.get((known.wallet, known.index), 0)
+            if (known.wallet, known.customer, under) == (new.wallet, new.customer, keys):
                 yield Refusal(Rule.ALREADY_EXISTS, customer=new.customer, wallet=new.wallet.hex(), index=known.index)
             if (known.chain, known.address) == (new.chain, new.address):
                 yield Refusal(Rule.ALREADY_EXISTS, address=new.address, chain=new.chain, customer=known.customer)

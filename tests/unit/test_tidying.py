@@ -11,13 +11,14 @@ from custody.chains.evm.leaves import payment_call, safe_tx, sweep_call
 from custody.chains.evm.safes import deposit_safe
 from custody.chains.payloads import decode
 from custody.flows import payout_records, payouts, sweep_records, worker
+from custody.flows.errands import STUCK, Tidied
 from custody.flows.inventory import Inventory, Wallet
 from custody.flows.payouts import ENVELOPES_MOST, Post
 from custody.flows.ports import UnitOfWork
 from custody.flows.signing import Ceremony
 from custody.flows.sweep_records import SweepRun
 from custody.flows.sweeping import SWEEPS_MOST
-from custody.flows.tidying import EVERY, STUCK, Tidied, choose, tidy
+from custody.flows.tidying import EVERY, choose, tidy
 from custody.rules.amounts import Amount
 from custody.rules.certificates import DepositAddress, WalletCertificate
 from custody.rules.deposits import DepositStatus, Sighting

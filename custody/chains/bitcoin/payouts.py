@@ -42,6 +42,8 @@ from custody.rules.refusals import Refusal, Refused, Rule, raise_if
 from custody.rules.signatures import Signed
 from custody.rules.wallets import Address, Chain
 
+HOMED_MOST: Final = 50
+"""Coins that one transaction brings home from under an older certificate."""
 _MISSING_INPUTS: Final = -25
 _ALREADY_IN_CHAIN: Final = -27
 _P2WSH: Final = 34
@@ -166,6 +168,41 @@ class BitcoinPayouts:
             for p, share in zip(payments, shares, strict=True)
         )
         return self._unsigned(certificate, reservation.anchor, coins, targets, told, settled)
+
+    def home(
+        self,
+        wallet: bytes,
+        older: WalletCertificate,
+        newest: WalletCertificate,
+        taken: Collection[str],
+        credited: Credited,
+        most: int,
+    ) -> UnsignedPayout | None:
+        """Credited coins under an older certificate as one output under the newest, at its next change address.
+
+        The largest first, as many as `HOMED_MOST`; none that costs more than it holds. `most` is what the fee may be at the most,
+        beside the bounds of law. None where nothing is there to move; raises Refused(fee_above_bounds) where only the fee hinders it.
+        """
+        rate = fee_rate(self._rpc, self._fees.rate)
+        shape = Shape(older.m, older.n, (_P2WSH,))
+        cost = -(-shape.input_weight * rate // 4)
+        free = self._free(self._wallet(older), set(taken), credited)
+        worth = sorted((c for c in free if c.units > 2 * cost), key=lambda c: (-c.units, c.outpoint))[:HOMED_MOST]
+        if not worth:
+            return None
+        size = shape.vbytes(len(worth), change=False)
+        total, fee = sum(coin.units for coin in worth), size * rate
+        bound = min(self._fees.most(total, size), most)
+        if total - fee < CHANGE_LEAST:
+            return None
+        if fee > bound:
+            raise Refused([Refusal(Rule.FEE_TOO_HIGH, fee=fee, most=bound, vbytes=size)])
+        anchor = Anchor(older.chain, wallet, worth[0].outpoint)
+        at = self._wallet(newest).next_change(self._window.change, anchor.reference)
+        target = Target(total - fee, script_pubkey(change_address(newest, at)), newest, CHANGE, at)
+        coins = [self._wallet(older).coin(coin.outpoint, self._confirmations) for coin in worth]
+        spent = tuple(coin for coin, _ in coins)
+        return self._unsigned(older, anchor, coins, [target], (), Selection(spent, 0, fee, size))
 
     def void(self, certificate: WalletCertificate, anchor: Anchor, outbid: int = 0) -> UnsignedPayout:
         """The anchor alone, to the wallet's one change address for voids.

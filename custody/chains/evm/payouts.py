@@ -23,6 +23,7 @@ from custody.chains.evm.leaves import (
     safe_tx,
     sweep_call,
 )
+from custody.chains.evm.owners import owner_calls
 from custody.chains.evm.relay import RelaySigner, deploy_deposits, outbid, relay_call
 from custody.chains.evm.safe_states import read_safe
 from custody.chains.evm.safes import deposit_safe
@@ -118,6 +119,23 @@ class EvmPayouts:
         paid = tuple(Paid(p.intent, p.asset, p.units, p.destination.text, 0) for p in payments)
         size = estimate(self._client, safe, calls)
         return UnsignedPayout(digest, reservation.anchor, certificate.struct_hash, tx, paid, 0, size)
+
+    def rotation(self, old: WalletCertificate, new: WalletCertificate, reservation: Reservation) -> UnsignedPayout:
+        """The owner calls that turn old into new, alone in one SafeTx at the reserved nonce, under the old certificate's keys.
+
+        Raises Refused: safe_differs_from_certificate, does_not_turn_old_into_new, simulation_of_a_leaf_fails.
+        """
+        safe, head = self._safe(old), self._client.header("latest")
+        if head is None:
+            raise Unavailable(f"head of {self.chain}", "the node has none")
+        state = read_safe(self._client, reservation.anchor.wallet, old, head.hash)
+        calls = owner_calls(old, new, state.owners, state.threshold)
+        tx = safe_tx(old, _nonce(reservation.anchor), calls)
+        digest = self._agreed_hash(tx)
+        failing = simulate(self._client, safe, calls)
+        raise_if([] if failing is None else [failing])
+        size = estimate(self._client, safe, calls)
+        return UnsignedPayout(digest, reservation.anchor, old.struct_hash, tx, (), 0, size)
 
     def void(self, certificate: WalletCertificate, anchor: Anchor, outbid: int = 0) -> UnsignedPayout:
         """The Safe calls itself with nothing at that nonce. `outbid` means nothing here: the nonce decides, not a fee."""

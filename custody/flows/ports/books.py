@@ -175,8 +175,11 @@ class Customers(Protocol):
         """The lowest index of a wallet that no address uses."""
         ...
 
-    def add_address(self, signed: Signed[DepositAddress]) -> None:
-        """Record an attested binding; UNIQUE on (wallet, index), (chain, address), (wallet, customer)."""
+    def add_address(self, signed: Signed[DepositAddress], keys: int = 0) -> None:
+        """Record an attested binding; UNIQUE on (wallet, index), (chain, address), (wallet, customer, keys).
+
+        `keys` counts the rotations that made the address another one: on Bitcoin a customer gets a new one after each.
+        """
         ...
 
     def addresses(self, chain: Chain | None = None) -> Sequence[Signed[DepositAddress]]:

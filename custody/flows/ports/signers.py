@@ -138,8 +138,11 @@ class AttestorMemory(Protocol):
         """Note the newest roster version seen. Raises Refused(ROSTER_OLDER) for an older one, or another of the same number."""
         ...
 
-    def bind(self, wallet: bytes, index: int, customer: str, address: str) -> None:
-        """Bind an index to one customer for ever. The same again is fine. Raises Refused: INDEX_BOUND, ADDRESS_MISMATCH."""
+    def bind(self, wallet: bytes, index: int, customer: str, address: str, keys: int = 0) -> None:
+        """Bind an index to one customer for ever, and the customer to it under the wallet's keys of that number.
+
+        The same again is fine. Raises Refused: INDEX_BOUND, ADDRESS_MISMATCH.
+        """
         ...
 
     def next_sequence(self, at_least: int) -> int:

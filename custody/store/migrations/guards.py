@@ -79,6 +79,17 @@ def guard_again(execute: Callable[[str], None], table: str) -> None:
         execute(statement)
 
 
+def guard_addresses(execute: Callable[[str], None]) -> None:
+    """As `guard_again`, for deposit addresses of revision 0007: a customer has one under each key set of a wallet."""
+    taken = (
+        "EXISTS (SELECT 1 FROM deposit_addresses WHERE wallet = NEW.wallet"
+        " AND (number = NEW.number OR customer = NEW.customer AND keys = NEW.keys)"
+        " OR chain = NEW.chain AND address = NEW.address)"
+    )
+    for statement in _sqlite("deposit_addresses", ("UPDATE", "DELETE"), taken):
+        execute(statement)
+
+
 def guard_transfers(execute: Callable[[str], None], dialect: str) -> None:
     """The triggers of revision 0002: documents and pins only grow, and a transfer changes nothing but where it stands."""
     create = {"sqlite": _sqlite, "postgresql": _postgresql}[dialect]
@@ -115,14 +126,14 @@ def guard_leases(execute: Callable[[str], None], dialect: str) -> None:
     execute(f"CREATE TRIGGER leases_forward BEFORE UPDATE ON leases FOR EACH ROW WHEN ({lower}) {refuse}")
 
 
-def _sqlite(table: str, changes: tuple[str, ...]) -> list[str]:
+def _sqlite(table: str, changes: tuple[str, ...], taken: str = "") -> list[str]:
     made = [
         f"CREATE TRIGGER {table}_no_{change.lower()} BEFORE {change} ON {table} "
         f"BEGIN SELECT RAISE(ABORT, '{table}: rows are never changed'); END"
         for change in changes
     ]
     if table in _REFUSED:
-        refused = _REFUSED[table].format(zero="zeroblob(32)").replace("IS DISTINCT FROM", "IS NOT")
+        refused = (taken or _REFUSED[table]).format(zero="zeroblob(32)").replace("IS DISTINCT FROM", "IS NOT")
         made.append(
             f"CREATE TRIGGER {table}_next BEFORE INSERT ON {table} WHEN {refused} "
             f"BEGIN SELECT RAISE(ABORT, '{table}: not the next row'); END"
