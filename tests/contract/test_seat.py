@@ -26,11 +26,11 @@ from custody.rules.typed import ZERO32
 from custody.rules.wallets import Chain, Tier
 from custody.seating import read_bundle, terms
 from custody.vault.attestor_key import AttestorVault
-from custody.vault.host import seat_handlers
 from custody.vault.keyring import RemoteSeat
 from custody.vault.openbao import OpenBaoClient
 from custody.vault.seat import SeatHost
 from custody.vault.storage import CasConflict, Vault
+from custody.vault.verbs import seat_handlers
 from custody.wire import Stop, serve
 from tests.fakes.seat import (
     BITCOIN,

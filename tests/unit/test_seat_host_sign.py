@@ -35,7 +35,7 @@ from custody.rules.wallets import Tier
 from custody.vault.cli import app
 from custody.vault.seat import SeatHost
 from custody.vault.seat_memory import DOCUMENT_BYTES, STATE, SeatMemory
-from custody.wire import MESSAGE_BYTES
+from custody.answers import MESSAGE_BYTES
 from tests.fakes.seat import BITCOIN, EVM, NOW, FakeVault, rules_of, secp256k1, signed_by
 from tests.fakes.seated import LATER, Seated, by_wire, reopened, seated, shipped
 from tests.fakes.trust import psbt_of
