@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The client side of a seat: `SeatPort` over its socket. Believes nothing that it can check."""
+"""The client side of a seat: `SeatPort` over its socket or its engine. Believes nothing that it can check."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from custody.rules.certificates import SeatHead, SeatKey, WalletCertificate
 from custody.rules.errors import InvalidInput, Unavailable
@@ -20,12 +20,20 @@ from custody.wire import Client
 T = TypeVar("T")
 
 
-class RemoteSeat:
-    """One seat by its socket. Every method raises Unavailable where the process does not answer, and as the seat does."""
+class Asked(Protocol):
+    """Whoever carries a verb and its body to a seat, and the answer back."""
 
-    def __init__(self, name: str, path: Path) -> None:
+    def call(self, verb: str, body: Mapping[str, object] | None = None) -> object:
+        """The answer's body. Raises Refused or InvalidInput as the seat did; Unavailable where it did not answer."""
+        ...
+
+
+class RemoteSeat:
+    """One seat, by its socket or its engine. Every method raises Unavailable where it does not answer, and as the seat does."""
+
+    def __init__(self, name: str, at: Path | Asked) -> None:
         self._name = name
-        self._client = Client(path)
+        self._client: Asked = Client(at) if isinstance(at, Path) else at
 
     @property
     def name(self) -> str:
@@ -121,4 +129,4 @@ class RemoteSeat:
             raise self._another(str(error)) from error
 
     def _another(self, got: str) -> Unavailable:
-        return Unavailable(f"seat {self._name}", f"its socket answered with {got}")
+        return Unavailable(f"seat {self._name}", f"it answered with {got}")
