@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""The way to a seat that lives inside its OpenBao: verbs as paths of its mount, over HTTP with the client's own AppRole.
+
+The role may call the mount's verbs and nothing else; what it asks for, the engine judges as any seat does.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from hvac.exceptions import (  # type: ignore[import-untyped]
+    Forbidden,
+    InvalidRequest,
+    VaultDown,
+    VaultError,
+)
+
+from custody.answers import MESSAGE_BYTES, encode, read_answer
+from custody.rules.errors import InvalidInput, Unavailable
+from custody.rules.refusals import Rule
+from custody.vault.approle import AppRole
+
+MOUNT: Final = "seat"
+TIMEOUT: Final = (3.0, 60.0)
+"""Seconds to connect, and to wait: as long as for a seat's socket, since a batch of hundreds takes seconds to judge."""
+PART_CHARACTERS: Final = 256 << 10
+"""OpenBao bounds each text of a request, so that a body travels in parts."""
+_VERB: Final = re.compile(r"[a-z_]{1,32}")
+_MOUNT: Final = re.compile(r"[A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-]{1,64}){0,3}")
+
+
+class EngineClient:
+    """`Asked` for one seat's mount. Threads may share it; the engine takes requests in turn."""
+
+    def __init__(self, name: str, role: AppRole, mount: str = MOUNT) -> None:
+        if _MOUNT.fullmatch(mount) is None:
+            raise InvalidInput("mount", Rule.MALFORMED, repr(mount), "a mount's path, such as seat")
+        self._name, self._what, self._role, self._mount = name, f"seat {name}", role, mount
+
+    @classmethod
+    def from_file(cls, name: str, approle: Path, mount: str = MOUNT) -> "EngineClient":
+        """Open with an `approle.json`: url, role_id, secret_id, readable by its owner alone. Raises InvalidInput."""
+        return cls(name, AppRole.from_file(approle, TIMEOUT), mount)
+
+    def call(self, verb: str, body: Mapping[str, object] | None = None) -> object:
+        """The answer's body; see `Asked`. After Unavailable the request may have been carried out: ask again."""
+        if _VERB.fullmatch(verb) is None:
+            raise InvalidInput("verb", Rule.MALFORMED, repr(verb), "the name of a seat's verb")
+        text = encode(dict(body or {})).decode()
+        if len(text) > MESSAGE_BYTES:
+            raise InvalidInput("request", Rule.MALFORMED, f"{len(text)} bytes", f"at most {MESSAGE_BYTES}")
+        parts = [text[at : at + PART_CHARACTERS] for at in range(0, len(text), PART_CHARACTERS)]
+        return read_answer(self._ask(f"/v1/{self._mount}/{verb}", parts), self._what, self._name)
+
+    def _ask(self, path: str, parts: list[str]) -> bytes:
+        adapter = self._role.client.adapter
+        try:
+            told = self._role.ask(
+                lambda: adapter.post(path, json={"body": parts}), Forbidden, InvalidRequest, VaultDown
+            )
+            return str(told["data"]["answer"]).encode()
+        except (KeyError, TypeError) as error:
+            raise Unavailable(self._what, "its mount answered in a shape that is not a seat's") from error
+        except VaultError as error:
+            return _refusal(error, self._what)
+
+
+def _refusal(error: VaultError, what: str) -> bytes:
+    """The engine's own answer out of OpenBao's error, which wraps it in words of its own. Raises Unavailable where it has none."""
+    for told in error.errors or ():
+        text = str(told)
+        inner = text[text.find("{") : text.rfind("}") + 1]
+        try:
+            if isinstance(json.loads(inner), dict):
+                return inner.encode()
+        except ValueError:
+            continue
+    raise Unavailable(what, f"{type(error).__name__}: {error.errors}") from error
