@@ -36,10 +36,6 @@ class History:
         self._once: set[tuple[str, str]] = set()
         self._payouts: dict[int, tuple[tuple[str, str], ...]] = {}
         """What each payout's entry recorded, by its position: a reversal lets it be recorded again."""
-        self._payouts: dict[int, tuple[tuple[str, str], ...]] = {}
-        """What each payout's entry recorded, by its position: a reversal lets it be recorded again."""
-        self._payouts: dict[int, tuple[tuple[str, str], ...]] = {}
-        """What each payout's entry recorded, by its position: a reversal lets it be recorded again."""
         self._turn = 0
 
     def read(self, journal: Journal) -> None:
@@ -107,16 +103,6 @@ class History:
                     told = {"position": recorded.position, "kind": kind.value, "id": identity}
                     self._refusals.append(Refusal(Rule.ALREADY_RECORDED, **told))
                 self._once.add((kind.value, identity))
-        if isinstance(origin, Executed):
-            found = recorded_once(origin)
-            self._payouts[recorded.position] = tuple((kind.value, identity) for kind, identity in found)
-        elif isinstance(origin, Reversal):  # whether it may reverse that, and once, is the audit's to say
-            self._once -= set(self._payouts.pop(origin.entry, ()))
-        if isinstance(origin, Executed):
-            found = recorded_once(origin)
-            self._payouts[recorded.position] = tuple((kind.value, identity) for kind, identity in found)
-        elif isinstance(origin, Reversal):  # whether it may reverse that, and once, is the audit's to say
-            self._once -= set(self._payouts.pop(origin.entry, ()))
         if isinstance(origin, Executed):
             found = recorded_once(origin)
             self._payouts[recorded.position] = tuple((kind.value, identity) for kind, identity in found)

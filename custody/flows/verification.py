@@ -318,23 +318,31 @@ class _Audit:
         state, event = self._state, None
         was = None if reversed_entry is None else reversed_entry.entry.origin
         if isinstance(was, ChainProof):
-            event, events = identity_of(was), {identity_of(was)}
+            event = identity_of(was)
             state.coins -= _coins(was)
         elif isinstance(was, Executed):
-            event, events = payout_identity(was), {payout_identity(was), anchor_key(was.anchor)}
-        if event is not None:
-            if state.live.get(event) != origin.entry:
-                yield Refusal(Rule.ALREADY_RECORDED, reverses=origin.entry, want="an entry that still stands")
-            for gone in events:
-                state.live.pop(gone, None)
-        if isinstance(was, Executed):
-            state.unseen.pop(origin.entry, None)
-            state.ends.undo(origin.entry, was)
-            for digest, standing in state.ended.pop(origin.entry, {}).items():
-                state.holds[digest] = standing
-                state.moves.undo(digest, standing.intent)
+            event = payout_identity(was)
+        if event is not None and state.live.pop(event, None) != origin.entry:
+            yield Refusal(Rule.ALREADY_RECORDED, reverses=origin.entry, want="an entry that still stands")
+        elif isinstance(was, Executed):
+            yield from self._undo(origin.entry, was)
         state.doubtful.pop(origin.entry, None)
         state.unproven[at] = (origin, event)
+
+    def _undo(self, at: int, was: Executed) -> Iterator[Refusal]:
+        """What a payout's entry ended stands again: its anchor may pay in another block."""
+        state = self._state
+        state.live.pop(anchor_key(was.anchor), None)
+        state.unseen.pop(at, None)
+        state.ends.undo(at, was)
+        for digest, position in state.ended.pop(at, ()):
+            held = self._work.journal.get(position)
+            origin = None if held is None else held.entry.origin
+            if not isinstance(origin, Hold) or self._authorities.rosters[0].domain.digest(origin.intent) != digest:
+                yield Refusal(Rule.HISTORY_CHANGED, position=position, want=f"the hold of {digest.hex()}")
+                continue
+            state.holds[digest] = Standing(position, origin.intent)
+            state.moves.undo(digest, origin.intent)
 
     def _execute(self, recorded: JournalEntry, origin: Executed) -> Iterator[Refusal]:
         """The final end of an anchor: it frees the holds of its intents, until a reorg takes its block back."""
@@ -342,7 +350,7 @@ class _Audit:
         yield from self._stand(recorded, {payout_identity(origin), anchor_key(origin.anchor)})
         self._state.ends.note(at, origin)
         freed = {digest: holds.pop(digest) for digest in origin.intents if digest in holds}
-        self._state.ended[at] = freed
+        self._state.ended[at] = tuple((digest, standing.position) for digest, standing in freed.items())
         paid = () if origin.void else tuple(standing.intent for standing in freed.values())
         self._state.unseen[at] = (origin, paid)
 

@@ -52,16 +52,6 @@ class Ends:
         self.of = [end for end in self.of if end.position != position]
         self.paid.pop(origin.anchor, None)
 
-    def undo(self, position: int, origin: Executed) -> None:
-        """A reorg took back the block of the entry at a position: it ended nothing, and its anchor may pay again."""
-        self.of = [end for end in self.of if end.position != position]
-        self.paid.pop(origin.anchor, None)
-
-    def undo(self, position: int, origin: Executed) -> None:
-        """A reorg took back the block of the entry at a position: it ended nothing, and its anchor may pay again."""
-        self.of = [end for end in self.of if end.position != position]
-        self.paid.pop(origin.anchor, None)
-
     def check(self, vouched: int, bound_to: BoundTo) -> Iterator[Refusal]:
         """What ended a hold after the position that was vouched for, though its anchor may still pay the intent, or did.
 

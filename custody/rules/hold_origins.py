@@ -5,13 +5,9 @@ Pure. That an anchor was consumed on chain is asked of a node elsewhere (`flows/
 """
 
 import re
-import re
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
-from typing import Final
-from typing import Final
 from typing import Final
 
 from custody.rules import holds
@@ -25,10 +21,6 @@ from custody.rules.roster import ApiClient, Person, Roster
 from custody.rules.signatures import Signed
 from custody.rules.wallets import Chain, Tier
 from custody.rules.walls import CUSTOMER
-
-_ADDRESS: Final = re.compile("0x[0-9a-f]{40}")
-
-_ADDRESS: Final = re.compile("0x[0-9a-f]{40}")
 
 _ADDRESS: Final = re.compile("0x[0-9a-f]{40}")
 

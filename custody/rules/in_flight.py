@@ -99,16 +99,6 @@ class Moves:
         self.dead.discard(digest)
         self.of[digest] = Move(intent)
 
-    def undo(self, digest: bytes, intent: TransferIntent) -> None:
-        """A reorg took back the block that ended it: it is pending again."""
-        self.dead.discard(digest)
-        self.of[digest] = Move(intent)
-
-    def undo(self, digest: bytes, intent: TransferIntent) -> None:
-        """A reorg took back the block that ended it: it is pending again."""
-        self.dead.discard(digest)
-        self.of[digest] = Move(intent)
-
     def _forget(self) -> None:
         while self._ended and self._ended[0][0] < self.floor - _KEPT:
             at, digest = self._ended.popleft()

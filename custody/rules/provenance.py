@@ -10,10 +10,6 @@ from types import MappingProxyType
 
 from eth_utils.address import is_address, to_checksum_address
 
-from eth_utils import is_address, to_checksum_address
-
-from eth_utils import is_address, to_checksum_address
-
 from custody.rules.amounts import Amount, Asset, AssetKind, Assets
 from custody.rules.errors import InvalidInput, UnbalancedEntry
 from custody.rules.hold_origins import Standing, check_executed, check_hold, check_release

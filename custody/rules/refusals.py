@@ -76,10 +76,6 @@ class Rule(StrEnum):
     HISTORY_CHANGED = "attested_history_changed"
     RETURNING = "coins_may_be_a_payouts_own"
     DEPOSIT_REVERSED = "deposit_reversed"
-    RETURNING = "coins_may_be_a_payouts_own"
-    DEPOSIT_REVERSED = "deposit_reversed"
-    RETURNING = "coins_may_be_a_payouts_own"
-    DEPOSIT_REVERSED = "deposit_reversed"
     # coverage (DESIGN.md, law 2)
     COVERAGE = "coverage"
     COVERAGE_UNKNOWN = "coverage_unknown"

@@ -103,20 +103,6 @@ REOPENS: Final[Mapping[Status, Status]] = {
 }
 """Where a transfer whose anchor was finally consumed stands again once a reorg took that block back: its bytes go out as they were."""
 
-REOPENS: Final[Mapping[Status, Status]] = {
-    _S.COMPLETED: _S.BROADCASTING,
-    _S.FAILED: _S.BROADCASTING,
-    _S.CANCELLED: _S.CANCELLING,
-}
-"""Where a transfer whose anchor was finally consumed stands again once a reorg took that block back: its bytes go out as they were."""
-
-REOPENS: Final[Mapping[Status, Status]] = {
-    _S.COMPLETED: _S.BROADCASTING,
-    _S.FAILED: _S.BROADCASTING,
-    _S.CANCELLED: _S.CANCELLING,
-}
-"""Where a transfer whose anchor was finally consumed stands again once a reorg took that block back: its bytes go out as they were."""
-
 SUB_STATUSES: Final[Mapping[Status, frozenset[SubStatus]]] = {
     _S.QUEUED: frozenset({_SUB.PENDING_TIME_LOCK}),
     _S.PENDING_AUTHORIZATION: frozenset({_SUB.PENDING_TIME_LOCK}),
@@ -206,36 +192,6 @@ def reopen(transfer: Transfer, at: int, waiting_for: str) -> Transfer:
         raise Refused([Refusal(Rule.ILLEGAL_MOVE, intent=transfer.digest.hex(), **told)])
     moved_at = max(at, transfer.moved_at)
     return replace(transfer, status=to, sub_status=SubStatus.REORGED, waiting_for=waiting_for, moved_at=moved_at)
-
-
-def reopen(transfer: Transfer, at: int, waiting_for: str) -> Transfer:
-    """The transfer after a reorg took back the block that ended it. Raises Refused(status_move_not_allowed).
-
-    Whoever calls it has reversed the entry of that end: a transfer that was ended by a no, by expiry or by policy had no block.
-    """
-    to = REOPENS.get(transfer.status)
-    if to is None:
-        told = {"was": transfer.status.value, "allowed": sorted(REOPENS)}
-        raise Refused([Refusal(Rule.ILLEGAL_MOVE, intent=transfer.digest.hex(), **told)])
-    moved_at = max(at, transfer.moved_at)
-    return replace(
-        transfer, status=to, sub_status=SubStatus.REORGED, waiting_for=waiting_for, moved_at=moved_at
-    )
-
-
-def reopen(transfer: Transfer, at: int, waiting_for: str) -> Transfer:
-    """The transfer after a reorg took back the block that ended it. Raises Refused(status_move_not_allowed).
-
-    Whoever calls it has reversed the entry of that end: a transfer that was ended by a no, by expiry or by policy had no block.
-    """
-    to = REOPENS.get(transfer.status)
-    if to is None:
-        told = {"was": transfer.status.value, "allowed": sorted(REOPENS)}
-        raise Refused([Refusal(Rule.ILLEGAL_MOVE, intent=transfer.digest.hex(), **told)])
-    moved_at = max(at, transfer.moved_at)
-    return replace(
-        transfer, status=to, sub_status=SubStatus.REORGED, waiting_for=waiting_for, moved_at=moved_at
-    )
 
 
 @dataclass(frozen=True, slots=True)
