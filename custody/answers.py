@@ -86,10 +86,15 @@ def read_answer(raw: bytes, what: str, name: str = "") -> object:
         decoded = decode(raw, "answer")
     except InvalidInput as error:
         raise Unavailable(what, "answered in another language") from error
+    return open_answer(decoded, what, name)
+
+
+def open_answer(answer: object, what: str, name: str = "") -> object:
+    """The same for an answer that was one of many in another."""
     try:
-        match decoded:
-            case {"ok": answer}:
-                return answer
+        match answer:
+            case {"ok": given}:
+                return given
             case {"refused": [_, *_] as told}:
                 raise Refused([Refusal(Rule(t["rule"]), **t["operands"]) for t in told])
             case {"invalid": told}:

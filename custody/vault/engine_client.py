@@ -34,15 +34,12 @@ _MOUNT: Final = re.compile(r"[A-Za-z0-9_-]{1,64}(/[A-Za-z0-9_-]{1,64}){0,3}")
 class EngineClient:
     """`Asked` for one seat's mount. Threads may share it; the engine takes requests in turn."""
 
-    def __init__(self, name: str, role: AppRole, mount: str = MOUNT) -> None:
+    def __init__(self, name: str, approle: Path, mount: str = MOUNT, timeout: tuple[float, float] = TIMEOUT) -> None:
+        """`approle`: url, role_id and secret_id, readable by its owner alone; read when it is needed, and again after a failure."""
         if _MOUNT.fullmatch(mount) is None:
             raise InvalidInput("mount", Rule.MALFORMED, repr(mount), "a mount's path, such as seat")
-        self._name, self._what, self._role, self._mount = name, f"seat {name}", role, mount
-
-    @classmethod
-    def from_file(cls, name: str, approle: Path, mount: str = MOUNT) -> "EngineClient":
-        """Open with an `approle.json`: url, role_id, secret_id, readable by its owner alone. Raises InvalidInput."""
-        return cls(name, AppRole.from_file(approle, TIMEOUT), mount)
+        self._what, self._name, self._file, self._mount, self._timeout = f"seat {name}", name, approle, mount, timeout
+        self._role: AppRole | None = None
 
     def call(self, verb: str, body: Mapping[str, object] | None = None) -> object:
         """The answer's body; see `Asked`. After Unavailable the request may have been carried out: ask again."""
@@ -52,14 +49,25 @@ class EngineClient:
         if len(text) > MESSAGE_BYTES:
             raise InvalidInput("request", Rule.MALFORMED, f"{len(text)} bytes", f"at most {MESSAGE_BYTES}")
         parts = [text[at : at + PART_CHARACTERS] for at in range(0, len(text), PART_CHARACTERS)]
-        return read_answer(self._ask(f"/v1/{self._mount}/{verb}", parts), self._what, self._name)
-
-    def _ask(self, path: str, parts: list[str]) -> bytes:
-        adapter = self._role.client.adapter
         try:
-            told = self._role.ask(
-                lambda: adapter.post(path, json={"body": parts}), Forbidden, InvalidRequest, VaultDown
-            )
+            return read_answer(self._ask(self._opened(), f"/v1/{self._mount}/{verb}", parts), self._what, self._what)
+        except Unavailable:
+            self._role = None  # a server may come back at another address, or its clients' secret was rotated
+            raise
+
+    def _opened(self) -> AppRole:
+        role = self._role
+        if role is None:
+            try:
+                role = self._role = AppRole.from_file(self._file, self._timeout)
+            except InvalidInput as error:
+                raise Unavailable(self._what, str(error)) from error
+        return role
+
+    def _ask(self, role: AppRole, path: str, parts: list[str]) -> bytes:
+        adapter = role.client.adapter
+        try:
+            told = role.ask(lambda: adapter.post(path, json={"body": parts}), Forbidden, InvalidRequest, VaultDown)
             return str(told["data"]["answer"]).encode()
         except (KeyError, TypeError) as error:
             raise Unavailable(self._what, "its mount answered in a shape that is not a seat's") from error

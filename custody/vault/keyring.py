@@ -5,10 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from custody.answers import open_answer
 from custody.rules.certificates import SeatHead, SeatKey, WalletCertificate
-from custody.rules.errors import InvalidInput, Unavailable
+from custody.rules.errors import CustodyError, InvalidInput, Unavailable
 from custody.rules.governance import Freeze, PolicyActivation, Unfreeze
 from custody.rules.payments import SeatSignatures
+from custody.rules.refusals import Refused
 from custody.rules.roster import RosterVersion
 from custody.rules.seat_request import Request
 from custody.rules.signatures import Key, Signature, Signed
@@ -92,6 +94,22 @@ class RemoteSeat:
     def sign(self, request: Request) -> SeatSignatures:
         """See `SeatPort`."""
         made = self._read(SeatSignatures.from_json, self._client.call("sign", {"request": request.to_json()}))
+        return self._own(made)
+
+    def sign_many(self, requests: Sequence[Request]) -> list[SeatSignatures | CustodyError]:
+        """For each request its signatures, or what the seat says against it: Refused, InvalidInput or Unavailable."""
+        told = self._client.call("sign_many", {"requests": [request.to_json() for request in requests]})
+        if not isinstance(told, list) or len(told) != len(requests):
+            raise self._another("another number of answers")
+        return [self._each(answer) for answer in told]
+
+    def _each(self, answer: object) -> SeatSignatures | CustodyError:
+        try:
+            return self._own(self._read(SeatSignatures.from_json, open_answer(answer, f"seat {self._name}")))
+        except (Refused, InvalidInput, Unavailable) as error:
+            return error
+
+    def _own(self, made: SeatSignatures) -> SeatSignatures:
         if made.seat != self._name:
             raise self._another(f"signatures of {made.seat}")
         return made

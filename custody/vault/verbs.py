@@ -2,10 +2,12 @@
 """The verbs of a seat, whoever hosts it: closed JSON in and out. There is none that gives out, takes in or deletes a key."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
-from custody.answers import Handler, read_body, read_count, read_object, read_text
+from custody.answers import Handler, answer_of, read_body, read_count, read_object, read_text
 from custody.rules.certificates import WalletCertificate
+from custody.rules.errors import InvalidInput
 from custody.rules.governance import Freeze, PolicyActivation, Unfreeze
 from custody.rules.refusals import Refusal, Refused, Rule
 from custody.rules.roster import RosterVersion
@@ -13,8 +15,10 @@ from custody.rules.seat_request import Request
 from custody.rules.signatures import Signed
 from custody.rules.statements import Statement
 from custody.rules.wallets import Chain
-from custody.vault.seat import SeatHost
+from custody.vault.seat import Recorded, SeatHost
 
+REQUESTS_MOST: Final = 256
+"""Requests in one `sign_many`; each is decided on by itself."""
 LINES_MOST: Final = 100
 """Lines of the journal in one answer; each may have a batch of hundreds in it."""
 
@@ -81,9 +85,27 @@ def _signing_handlers(seat: SeatHost) -> Mapping[str, Handler]:
     def sign(body: object) -> object:
         return seat.sign(Request.from_json(read_body(body, "request")[0])).to_json()
 
+    def sign_many(body: object) -> object:
+        (requests,) = read_body(body, "requests")
+        if not isinstance(requests, list) or not 0 < len(requests) <= REQUESTS_MOST:
+            got = len(requests) if isinstance(requests, list) else type(requests).__name__
+            raise InvalidInput("requests", Rule.MALFORMED, str(got), f"a list of 1 to {REQUESTS_MOST}")
+        recorded = [answer_of(partial(_record, seat, request)) for request in requests]
+        return [answer_of(partial(_sign_recorded, seat, each["ok"])) if "ok" in each else each for each in recorded]
+
     def journal(body: object) -> object:
         after, limit = read_body(body, "after", "limit")
         lines = seat.lines(read_count(after, "after"), min(read_count(limit, "limit"), LINES_MOST))
         return {"head": seat.head().to_json(), "lines": [line.to_json() for line in lines]}
 
-    return {verb.__name__: verb for verb in (admit_policy, freeze, unfreeze, sign, journal)}
+    return {verb.__name__: verb for verb in (admit_policy, freeze, unfreeze, sign, sign_many, journal)}
+
+
+def _record(seat: SeatHost, request: object) -> Recorded:
+    return seat.record(Request.from_json(request))
+
+
+def _sign_recorded(seat: SeatHost, recorded: object) -> object:
+    if not isinstance(recorded, Recorded):
+        raise TypeError(type(recorded).__name__)
+    return seat.sign_recorded(recorded).to_json()

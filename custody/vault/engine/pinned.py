@@ -121,7 +121,7 @@ def start(manifest: Mapping[str, Any], archive: str) -> None:
 
 def main() -> None:
     """Start the engine out of the file that this code stands in."""
-    loader: Any = __loader__
+    loader: Any = globals()["__loader__"]  # zipimport gives it
     archive = loader.archive
     manifest = json.loads(loader.get_data(f"{archive}/{MANIFEST}"))
     try:

@@ -75,6 +75,8 @@ class EngineVault:
         document = json.dumps(dict(data), separators=(",", ":"), sort_keys=True)
         self._before.setdefault(key, old)
         self._fresh[key] = f"{cas + 1}\n{document}".encode()
+        if self.gathered > TRANSACTION_BYTES:
+            self.finish()
 
     def list(self, path: str) -> Sequence[str]:
         """See `Vault`."""
