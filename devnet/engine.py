@@ -5,17 +5,26 @@ import hashlib
 import importlib.metadata
 import sys
 import sysconfig
+import threading
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 from custody.vault.engine.packing import NAME, Packed, pack
 from devnet.home import bulkhead_home
 
+_TURN: Final = threading.Lock()  # servers are provisioned at once
 _OWN: Final = Path(__file__).resolve().parent.parent
 
 
 def packed() -> Packed:
-    """The engine; packing takes seconds and is done again when anything in it has changed."""
+    """The engine; packing takes seconds and is done again when anything in it has changed since this process looked."""
+    with _TURN:
+        return _packed()
+
+
+@cache
+def _packed() -> Packed:
     folder = bulkhead_home() / "engine" / _key()
     file = folder / NAME
     if file.is_file():
