@@ -36,10 +36,7 @@ class AppRole:
     """A role's requests to its server. Every method raises Unavailable where it does not answer."""
 
     def __init__(self, url: str, role_id: str, secret_id: str, timeout: tuple[float, float] | None = None) -> None:
-        parts = urlsplit(url)
-        if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
-            # the secret_id would cross a network in the clear
-            raise InvalidInput("approle.url", Rule.MALFORMED, repr(url), "https, or http on loopback")
+        parts = urlsplit(check_url(url))
         session = requests.Session()
         session.trust_env = False
         self.what = f"OpenBao at {parts.hostname}:{parts.port}"
@@ -111,6 +108,14 @@ class AppRole:
         if isinstance(answer, requests.Response):  # hvac parses a 200; this is a redirect, or an answer without content
             raise Unavailable(self.what, f"answered with status {answer.status_code}")
         return answer
+
+
+def check_url(url: str) -> str:
+    """The address, if a secret may be sent there: it would cross a network in the clear otherwise. Raises InvalidInput."""
+    parts = urlsplit(url)
+    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
+        raise InvalidInput("approle.url", Rule.MALFORMED, repr(url), "https, or http on loopback")
+    return url
 
 
 def _says_more(error: Forbidden, left: tuple[type[VaultError], ...]) -> bool:

@@ -12,6 +12,7 @@ import typer
 
 from custody.rules.errors import InvalidInput
 from custody.rules.refusals import Refusal, Refused, Rule
+from custody.vault.engine import cli as operating
 
 if TYPE_CHECKING:
     from custody.rules.roster import RosterVersion
@@ -25,6 +26,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,  # a pretty traceback may show local variables, and this process has secrets in some
 )
+
+operating.add(app)
 
 Name = Annotated[str, typer.Argument(help="The seat's id in the roster.")]
 AppRole = Annotated[
@@ -44,16 +47,6 @@ Genesis = Annotated[
     str | None,
     typer.Option("--genesis", help="The one genesis that may be pinned, as you were told it: 0x and 64 hex digits."),
 ]
-
-
-@app.command()
-def init(name: Name, approle: AppRole) -> None:
-    """Print the identity key that a hosted seat's OpenBao made, for the roster. Where a plugin can be installed: `seat install`."""
-    from custody.vault.openbao import OpenBaoClient
-    from custody.vault.storage import Identity
-
-    key = Identity(OpenBaoClient.from_file(approle)).key
-    _show({"seat": name, "identity": key.to_json()})
 
 
 @app.command()

@@ -18,8 +18,9 @@ import requests
 from hvac.exceptions import VaultError  # type: ignore[import-untyped]
 
 from custody.rules.errors import InvalidInput, Unavailable
-from custody.rules.refusals import Rule
+from custody.rules.refusals import Refused, Rule
 from custody.vault.engine_client import MOUNT
+from custody.vault.keyring import RemoteSeat
 
 PLUGIN: Final = "bulkhead-seat"
 ROLE: Final = "bulkhead-seat"
@@ -159,3 +160,31 @@ class Operator:
             raise Unavailable("the seat's OpenBao", f"{type(error).__name__}: {error.errors}") from error
         except requests.RequestException as error:
             raise Unavailable("the seat's OpenBao", type(error).__name__) from error
+
+
+def upgrade_seat(operator: Operator, seat: RemoteSeat, program: Program) -> tuple[object, object]:
+    """Register a program and start the seat from it; what its status said of its host before, and says now.
+
+    It has to answer with the identity and the head that it had: otherwise the program before it is registered again, and
+    Unavailable raised. Keys and journal lie in the server's storage and are no part of a program.
+    """
+    status, identity = seat.status(), seat.identity()
+    host: Any = status["host"]
+    old = operator.registered(str(host["version"]))
+    operator.register(program)
+    operator.reload()
+
+    def answers() -> None:
+        now: Any = seat.status()
+        if now["host"]["sha256"] != program.sha256:
+            raise Unavailable(f"seat {seat.name}", "it still runs another program")
+        if (seat.identity(), now["position"], now["head"]) != (identity, status["position"], status["head"]):
+            raise Unavailable(f"seat {seat.name}", "it does not have the identity or the head that it had")
+
+    try:
+        operator.wait(answers)
+    except (Unavailable, Refused):
+        operator.register(old)
+        operator.reload()
+        raise
+    return host, seat.status()["host"]

@@ -17,16 +17,20 @@ from custody.rules.statements import Statement
 from custody.rules.wallets import Chain
 from custody.vault.seat import Recorded, SeatHost
 
+PROCESS: Final[Mapping[str, str]] = {"kind": "process"}
 REQUESTS_MOST: Final = 256
 """Requests in one `sign_many`; each is decided on by itself."""
 LINES_MOST: Final = 100
 """Lines of the journal in one answer; each may have a batch of hundreds in it."""
 
 
-def seat_handlers(seat: SeatHost, genesis: bytes | None = None) -> Mapping[str, Handler]:
+def seat_handlers(
+    seat: SeatHost, genesis: bytes | None = None, host: Mapping[str, str] = PROCESS
+) -> Mapping[str, Handler]:
     """The verbs of a seat. There is none that gives out, takes in or deletes a private key.
 
-    `genesis` is what the operator was told apart from the wire: where it is given, no other can be pinned.
+    `genesis` is what the operator was told apart from the wire: where it is given, no other can be pinned. `host` is what hosts
+    the seat, by its own word, for its status.
     """
 
     def sign_roster(body: object) -> object:
@@ -61,7 +65,7 @@ def seat_handlers(seat: SeatHost, genesis: bytes | None = None) -> Mapping[str, 
 
     def status(body: object) -> object:
         read_body(body)
-        return seat.status()
+        return {**seat.status(), "host": dict(host)}
 
     verbs = (identity, sign_roster, pin, admit_roster, make_wallet_key, accept, head, status)
     return {**{verb.__name__: verb for verb in verbs}, **_signing_handlers(seat)}

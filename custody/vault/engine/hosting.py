@@ -2,7 +2,10 @@
 """Composes the seat of one mount: the same `SeatHost` and verbs as in a seat's own process, over the plugin's storage."""
 
 import asyncio
+import hashlib
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 from grpclib.client import Channel
@@ -11,6 +14,7 @@ from custody.chains.scripts import check_script
 from custody.rules.errors import InvalidInput
 from custody.rules.refusals import Rule
 from custody.seating import read_bundle, terms
+from custody.vault.engine import VERSION
 from custody.vault.engine.answers import carry_out
 from custody.vault.engine.entries import GrpcEntries
 from custody.vault.engine.plugin import Verbs
@@ -33,13 +37,20 @@ def host(options: Mapping[str, str], channel: Channel, loop: asyncio.AbstractEve
     entries.check()
     vault = EngineVault(entries)
     seat = SeatHost(name, vault, check_script, wall_clock, read_bundle=read_bundle, terms=terms)
-    handlers = seat_handlers(seat, None if genesis is None else _digest(genesis))
+    told = {"kind": "engine", "version": VERSION, "sha256": _own_hash()}
+    handlers = seat_handlers(seat, None if genesis is None else _digest(genesis), told)
 
     def verbs(path: str, data: str) -> tuple[int, str]:
         told = carry_out(handlers, vault, path, data)
         return told.code, told.text
 
     return verbs
+
+
+def _own_hash() -> str:
+    """The sha256 of the file that this process was started from, which OpenBao compared with its catalog before."""
+    with Path(sys.argv[0]).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _digest(text: str) -> bytes:

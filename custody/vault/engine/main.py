@@ -16,6 +16,7 @@ from grpclib.client import Channel
 from grpclib.config import Configuration
 from grpclib.server import Server
 
+from custody.vault.engine import VERSION
 from custody.vault.engine.calls import Codec, Served
 from custody.vault.engine.handshake import (
     NotStartedByOpenBao,
@@ -29,7 +30,6 @@ from custody.vault.engine.handshake import (
 from custody.vault.engine.plugin import Plugin, Verbs
 from custody.vault.hardening import harden
 
-VERSION: Final = "v0.1.0"
 _WINDOW: Final = 4 << 20
 
 

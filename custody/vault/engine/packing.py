@@ -55,10 +55,10 @@ class Packed:
         """Hex, as the catalog takes it."""
         return hashlib.sha256(self.content).hexdigest()
 
-    def write(self, folder: Path) -> Path:
+    def write(self, folder: Path, name: str = NAME) -> Path:
         """Store it executable for its owner alone, whole or not at all."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        target, fresh = folder / NAME, folder / f".{NAME}.{os.urandom(8).hex()}"
+        target, fresh = folder / name, folder / f".{name}.{os.urandom(8).hex()}"
         handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o700)
         with os.fdopen(handle, "wb") as stream:
             stream.write(self.content)
