@@ -36,8 +36,8 @@ _INTERPRETER_LINE: Final = 127
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 _TRACE: Final = """
 import json, os, sys
-sys.path.insert(0, sys.argv[1])
-for name in sys.argv[2:]:
+sys.path[:0] = sys.argv[1:3]
+for name in sys.argv[3:]:
     __import__(name)
 from custody.rules import typed
 print(json.dumps(sorted({m.__file__ for m in list(sys.modules.values()) if getattr(m, "__file__", None)})))
@@ -115,7 +115,7 @@ def pack(own: Path, site: Path, python: Path) -> Packed:
 def _dependencies(own: Path, site: Path, python: Path) -> list[str]:
     """Which packages and modules of `site` a seat loads, by loading one."""
     told = subprocess.run(  # noqa: S603 - this very interpreter
-        [str(python), "-I", "-c", _TRACE, str(own), *_ENTRY], capture_output=True, text=True, check=True
+        [str(python), "-I", "-c", _TRACE, str(own), str(site), *_ENTRY], capture_output=True, text=True, check=True
     )
     found = {
         Path(file).relative_to(site).parts[0] for file in json.loads(told.stdout) if Path(file).is_relative_to(site)
