@@ -5,7 +5,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -27,8 +27,8 @@ runpy.run_path({str(_ROOT / "tests" / "fakes" / "engine_plugin.py")!r}, run_name
 
 
 @contextmanager
-def drawers_server(folder: Path) -> Iterator[OpenBao]:
-    """The server, with a role that may call every drawer of the mount."""
+def drawers_server(folder: Path, *, rooted: bool = False) -> Iterator[OpenBao]:
+    """The server, with a role that may call every drawer of the mount; its root token lives on where a test restores old storage."""
     server = OpenBao("engine", folder)
     try:
         server.start()
@@ -43,10 +43,21 @@ def drawers_server(folder: Path) -> Iterator[OpenBao]:
         granted = operator.grant()
         root.sys.create_or_update_policy(ROLE, _POLICY)
         write_private(server.approle_file, granted | {"url": server.url})
-        revoke_root(root)
+        if not rooted:
+            revoke_root(root)
         yield server
     finally:
         server.stop()
+
+
+def plugin_pid(server: OpenBao) -> int:
+    """The plugin's process of this server."""
+    file = str(server.plugin_folder / "drawers").encode()
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):  # gone meanwhile
+            if entry.name.isdigit() and file in (entry / "cmdline").read_bytes().split(b"\0"):
+                return int(entry.name)
+    raise LookupError("no plugin runs")
 
 
 class DrawerClient(EngineClient):
