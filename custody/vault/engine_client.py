@@ -6,6 +6,7 @@ The role may call the mount's verbs and nothing else; what it asks for, the engi
 
 import json
 import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -23,8 +24,10 @@ from custody.rules.refusals import Rule
 from custody.vault.approle import AppRole
 
 MOUNT: Final = "seat"
-TIMEOUT: Final = (3.0, 60.0)
-"""Seconds to connect, and to wait: as long as for a seat's socket, since a batch of hundreds takes seconds to judge."""
+TIMEOUT: Final = (3.0, 30.0)
+"""Seconds to connect, and to wait: a batch of hundreds takes seconds to judge."""
+REST_SECONDS: Final = 30.0
+"""For so long a seat that let somebody wait in vain is not asked: whoever signs asks one seat after another, and goes on to the next."""
 PART_CHARACTERS: Final = 256 << 10
 """OpenBao bounds each text of a request, so that a body travels in parts."""
 _VERB: Final = re.compile(r"[a-z_]{1,32}")
@@ -40,6 +43,7 @@ class EngineClient:
             raise InvalidInput("mount", Rule.MALFORMED, repr(mount), "a mount's path, such as seat")
         self._what, self._name, self._file, self._mount, self._timeout = f"seat {name}", name, approle, mount, timeout
         self._role: AppRole | None = None
+        self._rests_until = 0.0
 
     def call(self, verb: str, body: Mapping[str, object] | None = None) -> object:
         """The answer's body; see `Asked`. After Unavailable the request may have been carried out: ask again."""
@@ -49,9 +53,13 @@ class EngineClient:
         if len(text) > MESSAGE_BYTES:
             raise InvalidInput("request", Rule.MALFORMED, f"{len(text)} bytes", f"at most {MESSAGE_BYTES}")
         parts = [text[at : at + PART_CHARACTERS] for at in range(0, len(text), PART_CHARACTERS)]
+        if time.monotonic() < self._rests_until:
+            raise Unavailable(self._what, f"it did not answer in time, and is asked again within {REST_SECONDS:g} s")
         try:
             return read_answer(self._ask(self._opened(), f"/v1/{self._mount}/{verb}", parts), self._what, self._what)
-        except Unavailable:
+        except Unavailable as error:
+            if "Timeout" in error.why:
+                self._rests_until = time.monotonic() + REST_SECONDS
             self._role = None  # a server may come back at another address, or its clients' secret was rotated
             raise
 

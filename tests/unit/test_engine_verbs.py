@@ -2,8 +2,11 @@
 """What a seat's clients may call, a request's way into the engine, and storage that is written before a key is used."""
 
 import json
+import socket
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -182,3 +185,19 @@ def test_mounts_cannot_climb(mount: str, tmp_path: Any) -> None:
     """A mount's path is names; it reaches no other API."""
     with pytest.raises(InvalidInput):
         EngineClient("hot-1", tmp_path, mount)
+
+
+def test_a_slow_seat_is_waited_for_once(tmp_path: Path) -> None:
+    """A server that takes requests and never answers: the first asker waits its seconds, the next ones are told at once."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        approle = tmp_path / "approle.json"
+        approle.touch(mode=0o600)
+        where = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        approle.write_text(json.dumps({"url": where, "role_id": "r", "secret_id": "s"}))
+        client = EngineClient("hot-1", approle, timeout=(0.5, 0.5))
+        with pytest.raises(Unavailable, match="Timeout"):
+            client.call("head")
+        began = time.monotonic()
+        with pytest.raises(Unavailable, match="did not answer in time"):
+            client.call("head")
+        assert time.monotonic() - began < 0.1
