@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from custody.answers import Handler, read_body, read_text
 from custody.flows.attestation import Attestor, InForce
 from custody.flows.ports import Clock
 from custody.rules.attested import check_safes, verify_signature, verify_statement
@@ -19,7 +20,7 @@ from custody.rules.signatures import Key, Signature, Signed
 from custody.rules.statements import Statement
 from custody.rules.wallets import DEVNET_CHAINS, Chain
 from custody.settings import NodeSettings
-from custody.wire import Client, Handler, read_body, read_text, serve
+from custody.wire import Client, serve
 
 T = TypeVar("T")
 
@@ -121,7 +122,7 @@ def serve_attestor(
     from custody.chains.views import open_view
     from custody.store import open_store
     from custody.vault.attestor_memory import VaultMemory
-    from custody.vault.host import harden
+    from custody.vault.hardening import harden
     from custody.vault.openbao import OpenBaoClient
 
     harden()

@@ -62,8 +62,11 @@ def wait() -> None:
         found = None if name in sys.modules else importlib.util.find_spec(root)
         if found is None or found.origin is None:
             continue
-        folder = Path(found.origin).parent / inside
+        folder = Path(found.origin).parent
+        beside = [str(folder)] if inside else None
+        # asked of the finders themselves: `find_spec` of importlib.util would run the package above
+        specs = (finder.find_spec(name, beside, None) for finder in sys.meta_path if hasattr(finder, "find_spec"))
         package = _Package(name)
-        package.__path__ = [str(folder)]
-        package.__spec__ = importlib.util.spec_from_file_location(name, folder / "__init__.py")
+        package.__path__ = [str(folder / inside)]
+        package.__spec__ = next((spec for spec in specs if spec is not None), None)
         sys.modules[name] = package

@@ -7,16 +7,24 @@ from custody.attestor import RemoteAttestor
 from custody.flows.ports import AttestorPort, SeatPort, Store
 from custody.rules.errors import InvalidInput
 from custody.rules.refusals import Rule
-from custody.settings import Settings
+from custody.settings import PartSettings, Settings
 from custody.store import migrate, open_store
+from custody.vault.engine_client import EngineClient
 from custody.vault.keyring import RemoteSeat
 from custody.vault.relayer import RemoteRelayer
 from policies.bundle import load
 
 
 def seats(settings: Settings) -> dict[str, SeatPort]:
-    """Every seat by its name, reached over its socket; a cold seat answers only inside a ceremony."""
-    return {name: RemoteSeat(name, Path(part.socket)) for name, part in sorted(settings.seats.items())}
+    """Every seat by its name, reached over its socket or its engine's mount; a cold seat answers only inside a ceremony."""
+    return {name: seat(name, part) for name, part in sorted(settings.seats.items())}
+
+
+def seat(name: str, part: PartSettings) -> RemoteSeat:
+    """One seat, wherever it lives."""
+    if part.mount:
+        return RemoteSeat(name, EngineClient(name, Path(part.approle), part.mount))
+    return RemoteSeat(name, Path(part.socket))
 
 
 def seats_named(settings: Settings, names: list[str]) -> list[SeatPort]:

@@ -27,10 +27,14 @@ class NodeSettings:
 
 @dataclass(frozen=True, slots=True)
 class PartSettings:
-    """One process with a key: its unix socket, and the AppRole file of its own OpenBao (read by that process alone)."""
+    """Who has a key: a process behind a unix socket, with the AppRole file of its own OpenBao that it alone reads.
+
+    With a `mount` it is a seat's engine inside that OpenBao, reached at the AppRole file's address; there is no socket then.
+    """
 
     socket: str
     approle: str
+    mount: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,10 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """JSON over a unix socket between processes of one account: `{"verb", "body"}` in, one answer out, then the end.
 
-Framing is `multiprocessing.connection`'s send_bytes and recv_bytes; nothing is ever unpickled. An answer is one of `{"ok"}`,
-`{"refused": [{"rule", "operands"}]}`, `{"invalid": {"field", "rule", "got", "want"}}`, `{"unavailable": {"what", "why"}}`.
+Framing is `multiprocessing.connection`'s send_bytes and recv_bytes; nothing is ever unpickled. custody/answers.py has the answers.
 """
 
-import json
 import os
-import re
 import signal
 import socket
 import struct
@@ -18,56 +15,18 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
+from custody.answers import MESSAGE_BYTES, Handler, answer_of, decode, encode, find_handler, read_answer, read_body
 from custody.rules.errors import InvalidInput, Unavailable
-from custody.rules.refusals import Refusal, Refused, Rule
+from custody.rules.refusals import Rule
 
-Handler = Callable[[object], object]
-"""Takes a request's body, gives the answer's; both JSON. Raises Refused, InvalidInput or Unavailable."""
-
-MESSAGE_BYTES: Final = 8 << 20
-"""A request to sign 100 payments by three people each, from 100 coins whose previous transactions have 100 outputs each, has
-1.04 MB; larger previous transactions are ordinary. Only this account's own processes can send one at all."""
 SERVER_SECONDS: Final = 10.0
 """How long a server waits for the next bytes of a request, and for a client to take its answer."""
 CLIENT_SECONDS: Final = 60.0
 _CONNECTIONS: Final = 32
 _DRAIN_SECONDS: Final = 20.0
-_TOLD: Final = 300
 _SOCKET_PATH_BYTES: Final = 107
-_DEPTH: Final = 64
-_STRINGS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_BRACKETS: Final = re.compile(rb"[\[\]{}]")
-
-
-def read_body(body: object, *names: str) -> tuple[Any, ...]:
-    """The values of a body with exactly these names, in their order; raises InvalidInput."""
-    if not isinstance(body, dict) or set(body) != set(names):
-        got = sorted(body) if isinstance(body, dict) else type(body).__name__
-        raise InvalidInput("body", Rule.MALFORMED, str(got), f"an object of {', '.join(names) or 'nothing'}")
-    return tuple(body[name] for name in names)
-
-
-def read_text(value: object, field: str) -> str:
-    """A value that has to be text; raises InvalidInput."""
-    if not isinstance(value, str):
-        raise InvalidInput(field, Rule.MALFORMED, type(value).__name__, "text")
-    return value
-
-
-def read_count(value: object, field: str) -> int:
-    """A value that has to be a whole number from 0 on; raises InvalidInput."""
-    if type(value) is not int or value < 0:
-        raise InvalidInput(field, Rule.MALFORMED, str(value)[:_TOLD], "0 or more")
-    return value
-
-
-def read_object(value: object, field: str) -> dict[str, object]:
-    """A value that has to be an object; raises InvalidInput."""
-    if not isinstance(value, dict):
-        raise InvalidInput(field, Rule.MALFORMED, type(value).__name__, "an object")
-    return value
 
 
 class Stop:
@@ -142,24 +101,14 @@ class _Server:
             self._room.release()
 
     def _answer(self, raw: bytes) -> bytes:
-        try:
-            verb, body = read_body(_decode(raw, "request"), "verb", "body")
-            handler = self._handlers.get(verb) if isinstance(verb, str) else None
-            if handler is None:
-                raise InvalidInput("verb", Rule.MALFORMED, repr(verb), "one of " + ", ".join(sorted(self._handlers)))
+        def ask() -> object:
+            verb, body = read_body(decode(raw, "request"), "verb", "body")
+            handler = find_handler(self._handlers, verb)
             with self._handling:
-                answer = _encode({"ok": handler(body)})
-        except Refused as error:
-            told = [{"rule": r.rule.value, "operands": _plain(r.operands)} for r in error.refusals]
-            return _encode({"refused": told})
-        except InvalidInput as error:
-            told_of = {"field": error.field, "rule": error.rule, "got": error.got, "want": error.want}
-            return _encode({"invalid": {name: str(value)[:_TOLD] for name, value in told_of.items()}})
-        except Unavailable as error:
-            return _encode({"unavailable": {"what": error.what, "why": error.why}})
-        except OSError as error:  # a disk that is full, say: whoever asked is told, and the process goes on
-            return _encode({"unavailable": {"what": "server", "why": f"{type(error).__name__}: {error.strerror}"}})
-        return answer if len(answer) <= MESSAGE_BYTES else _encode(_TOO_LONG)
+                return handler(body)
+
+        answer = encode(answer_of(ask))
+        return answer if len(answer) <= MESSAGE_BYTES else encode(_TOO_LONG)
 
 
 _TOO_LONG: Final = {"unavailable": {"what": "answer", "why": f"longer than {MESSAGE_BYTES} bytes"}}
@@ -181,7 +130,7 @@ class Client:
 
         After Unavailable the request may have been carried out: verbs are made to be asked again.
         """
-        request = _encode({"verb": verb, "body": dict(body or {})})
+        request = encode({"verb": verb, "body": dict(body or {})})
         if len(request) > MESSAGE_BYTES:
             raise InvalidInput("request", Rule.MALFORMED, f"{len(request)} bytes", f"at most {MESSAGE_BYTES}")
         try:
@@ -192,7 +141,7 @@ class Client:
             raise Unavailable(self._what, f"no answer within {self._seconds:g} s") from error
         except (OSError, EOFError) as error:
             raise Unavailable(self._what, str(error) or "closed without an answer") from error
-        return self._read(raw)
+        return read_answer(raw, self._what, self._name)
 
     def _connected(self) -> "Connection[Any, Any]":
         server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -205,27 +154,6 @@ class Client:
             server.close()
             raise
         return Connection(server.detach())
-
-    def _read(self, raw: bytes) -> object:
-        try:
-            decoded = _decode(raw, "answer")
-        except InvalidInput as error:
-            raise Unavailable(self._what, "answered in another language") from error
-        try:
-            match decoded:
-                case {"ok": answer}:
-                    return answer
-                case {"refused": [_, *_] as told}:
-                    raise Refused([Refusal(Rule(t["rule"]), **t["operands"]) for t in told])
-                case {"invalid": told}:
-                    raise InvalidInput(told["field"], told["rule"], told["got"], told["want"])
-                case {"unavailable": told} if self._name and told["what"] != self._name:
-                    raise Unavailable(self._name, f"{told['what']}: {told['why']}")
-                case {"unavailable": told}:
-                    raise Unavailable(told["what"], told["why"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise Unavailable(self._what, "answered in another language") from error
-        raise Unavailable(self._what, "answered in another language")
 
 
 @contextmanager
@@ -304,57 +232,3 @@ def _limit(connected: socket.socket, seconds: float) -> None:
     wanted = struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))
     connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, wanted)
     connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, wanted)
-
-
-def _encode(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")
-
-
-def _decode(raw: bytes, field: str) -> object:
-    """Strict JSON: no name twice, no fractions, no lone surrogates, no endless nesting. Raises InvalidInput."""
-    try:
-        _check_depth(raw)
-        value = json.loads(raw, object_pairs_hook=_once, parse_float=_fraction, parse_constant=_fraction)
-        json.dumps(value, ensure_ascii=False).encode()
-    except ValueError as error:
-        raise InvalidInput(
-            field, Rule.MALFORMED, f"{len(raw)} bytes: {type(error).__name__}", "one JSON object"
-        ) from error
-    return value
-
-
-def _check_depth(raw: bytes) -> None:
-    """Refuse deep nesting before the parser sees it.
-
-    Python's own guard is gone: py_ecc, which eth-account imports, raises the recursion limit to 100000, and 200 KB of `[` then
-    overflow the C stack and kill the process, keys, lock and all.
-    """
-    depth = 0
-    for bracket in _BRACKETS.findall(_STRINGS.sub(b"", raw)):
-        depth += 1 if bracket in b"[{" else -1
-        if depth > _DEPTH:
-            raise ValueError("nested too deep")
-
-
-def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    body = dict(pairs)
-    if len(body) != len(pairs):
-        raise ValueError("a name twice")
-    return body
-
-
-def _fraction(text: str) -> NoReturn:
-    raise ValueError(f"not an integer: {text[:20]}")
-
-
-def _plain(value: object) -> object:
-    """A refusal's operand as JSON: numbers, text, lists and objects stay; anything else is told as text."""
-    if value is None or isinstance(value, bool | int):
-        return value
-    if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, set | frozenset):
-        return sorted(str(item) for item in value)
-    return "0x" + value.hex() if isinstance(value, bytes) else str(value)

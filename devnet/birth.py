@@ -28,8 +28,9 @@ from custody.rules.signatures import Key, Signed
 from custody.rules.typed import ZERO32, Domain
 from custody.rules.wallets import Chain, Tier
 from custody.settings import NodeSettings, PartSettings, Settings
+from custody.vault.engine_client import MOUNT
 from devnet.contracts import DevnetContracts, deploy_all
-from devnet.network import COLD_SEATS, HOT_SEATS, Devnet
+from devnet.network import COLD_SEATS, HOT_SEATS, Devnet, Hosting
 from devnet.people import POLICY_OWNERS, Cast, gather, roster_version
 from devnet.processes import NodeFailed
 from devnet.services import Loop, Service, Web, socket_path
@@ -92,8 +93,9 @@ class Services:
             at = str(socket_path(net.folder / f"{name}.d"))
             return part(name, "seat", "serve", name, "--approle", str(server.approle_file), "--socket", at)
 
-        self.hot = {name: seat(name) for name in net.hot}
-        self.cold = {name: seat(name) for name in COLD_SEATS}
+        hosted = net.hosting is Hosting.PROCESS  # in an engine a seat lives and dies with its server
+        self.hot = {name: seat(name) for name in net.hot if hosted}
+        self.cold = {name: seat(name) for name in COLD_SEATS if hosted}
         self.attestor = part("attestor", "attestor", "serve")
         self.relayer = part("relayer", "relayer", "serve")
         self.deriver = part("deriver", "deriver", "serve", at=self.attestor.socket.with_name("deriver.sock"))
@@ -140,13 +142,13 @@ class Services:
     @contextmanager
     def ceremony(self, names: Sequence[str] = COLD_SEATS) -> Iterator[None]:
         """The named cold seats brought up, unsealed, and their processes with them; all stopped again at the end."""
-        seats = [self.cold[name] for name in names]
+        seats = [self.cold[name] for name in names if name in self.cold]
         with self._net.ceremony(names):
             try:
                 self.start(seats)
                 yield
             finally:
-                with ThreadPoolExecutor(len(seats)) as pool:
+                with ThreadPoolExecutor(4) as pool:
                     list(pool.map(lambda service: service.stop(), seats))
 
 
@@ -244,21 +246,28 @@ def _settings(net: Devnet, services: Services, contracts: DevnetContracts) -> No
         EVM.name: NodeSettings(net.anvil.url),
         BITCOIN.name: NodeSettings(net.bitcoind.url, str(net.bitcoind.cookie_file)),
     }
-    servers = {**net.hot, **net.cold}
     Settings(
         home=net.home,
         database=f"sqlite:///{net.home / 'ledger.db'}",
         bundle=str(bundle),
         nodes=nodes,
         attestor_nodes={chain: (node,) for chain, node in nodes.items()},
-        seats={
-            name: PartSettings(str(service.socket), str(servers[name].approle_file))
-            for name, service in {**services.hot, **services.cold}.items()
-        },
+        seats=_seats(net, services),
         attestor=PartSettings(str(services.attestor.socket), str(net.attestor.approle_file)),
         relayer=PartSettings(str(services.relayer.socket), str(net.relayer.approle_file)),
         safe_contracts={EVM.name: contracts.safe.to_json()},
     ).save()
+
+
+def _seats(net: Devnet, services: Services) -> dict[str, PartSettings]:
+    """Where each seat is asked: its engine's mount, or its process's socket."""
+    hosted = {**services.hot, **services.cold}
+    return {
+        name: PartSettings(str(hosted[name].socket), str(server.approle_file))
+        if name in hosted
+        else PartSettings("", str(server.approle_file), MOUNT)
+        for name, server in {**net.hot, **net.cold}.items()
+    }
 
 
 def _found(world: World, progress: Callable[[str], None]) -> None:

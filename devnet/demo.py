@@ -91,5 +91,6 @@ def scenes() -> list[Callable[..., None]]:
         ledger.coverage,
         tampering.rows,
         measured.batches,
+        ledger.who_signed,
         ledger.footprint,
     ]

@@ -16,6 +16,9 @@ from typing import Final
 import hvac  # type: ignore[import-untyped]
 from hvac.exceptions import Forbidden  # type: ignore[import-untyped]
 
+from custody.vault.engine_client import MOUNT as SEAT_MOUNT
+from custody.vault.provisioning import VERBS, Operator, Program
+
 MOUNT: Final = "bulkhead"
 TRANSIT: Final = "transit"
 IDENTITY: Final = "identity"
@@ -28,6 +31,9 @@ class Kind(StrEnum):
     """Whose server it is."""
 
     SEAT = "seat"
+    """A seat that a process of ours hosts, with its documents in kv-v2: where no plugin can be installed."""
+    ENGINE = "engine"
+    """A seat that lives inside its server."""
     ATTESTOR = "attestor"
     RELAYER = "relayer"
 
@@ -51,6 +57,7 @@ _COMMON_RULES: Final[Rules] = {f"{MOUNT}/data/*": ("create", "read", "update"), 
 # A seat and the relayer know the names of what they keep, so they never list. The attestor lists bindings and first sights.
 _LISTED: Final[Rules] = {f"{MOUNT}/metadata/{folder}/*": ("read", "list") for folder in ("bindings", "seen")}
 RULES: Final[Mapping[Kind, Rules]] = {
+    Kind.ENGINE: {f"{SEAT_MOUNT}/{verb}": ("update",) for verb in VERBS},
     Kind.SEAT: _COMMON_RULES,
     Kind.RELAYER: _COMMON_RULES,
     Kind.ATTESTOR: {**_COMMON_RULES, **_LISTED},
@@ -73,6 +80,15 @@ def write_private(file: Path, content: object) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     draft.rename(file)
+
+
+def provision_engine(root: hvac.Client, seat: str, program: Program) -> dict[str, str]:
+    """The engine registered and mounted, and the role of its clients, as `bulkhead seat init` does it. Raises Unavailable."""
+    operator = Operator(root)
+    operator.check_audited()
+    operator.register(program)
+    operator.mount(seat)
+    return operator.grant(cidrs=[_LOOPBACK])
 
 
 def provision(root: hvac.Client, kind: Kind) -> dict[str, str]:

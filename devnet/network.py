@@ -37,6 +37,13 @@ class State(StrEnum):
     COLD = "stopped (cold, by design)"
 
 
+class Hosting(StrEnum):
+    """Where seats live."""
+
+    ENGINE = "engine"  # inside their own OpenBao
+    PROCESS = "process"  # in processes of ours, with their documents in OpenBao: where no plugin can be installed
+
+
 class NetworkBusy(Exception):
     """Another process is starting, stopping or running the network of this home."""
 
@@ -75,13 +82,27 @@ class Devnet:
         block_time: int | None = None,
         progress: Progress = lambda _: None,
         spare: tuple[str, ...] = (),
+        hosting: Hosting = Hosting.ENGINE,
     ) -> None:
         """`spare` are more hot seats, which the roster names and no wallet has at birth: a rotation may go to them."""
         self.spare = spare
         self.home = home or bulkhead_home()
         self.folder = self.home / "devnet"
+        self.hosting = self._born_with(hosting)
         self.progress = progress
         self._place(lifetime, block_time)
+
+    def _born_with(self, wanted: Hosting) -> Hosting:
+        """A network keeps the hosting that it was born with: keys do not move between an engine and a process."""
+        known = self.folder / "hosting"
+        if known.is_file():
+            return Hosting(known.read_text(encoding="ascii").strip())
+        return Hosting.PROCESS if (self.folder / HOT_SEATS[0] / "approle.json").is_file() else wanted
+
+    @property
+    def seat_kind(self) -> Kind:
+        """What a seat's server is provisioned for."""
+        return Kind.ENGINE if self.hosting is Hosting.ENGINE else Kind.SEAT
 
     def _place(self, lifetime: Lifetime, block_time: int | None) -> None:
         """Name every node and give it its folder; nothing is started."""
@@ -145,7 +166,7 @@ class Devnet:
         seats = {name: self.cold[name] for name in names}
         with self._exclusive("ceremony.lock"):
             try:
-                self._start([(seat, Kind.SEAT) for seat in seats.values()])
+                self._start([(seat, self.seat_kind) for seat in seats.values()])
                 yield seats
             finally:
                 self._stop(list(seats.values()))
@@ -157,7 +178,9 @@ class Devnet:
 
     def _up(self) -> None:
         find_all(progress=self.progress)
-        seats = [(seat, Kind.SEAT) for seat in self.hot.values()]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "hosting").write_text(f"{self.hosting.value}\n", encoding="ascii")
+        seats = [(seat, self.seat_kind) for seat in self.hot.values()]
         servers = [*seats, (self.attestor, Kind.ATTESTOR), (self.relayer, Kind.RELAYER)]
         self._start([(self.bitcoind, None), (self.anvil, None), *servers])
         self._write()

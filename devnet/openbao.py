@@ -10,8 +10,11 @@ import hvac  # type: ignore[import-untyped]
 import requests
 from hvac.exceptions import VaultError  # type: ignore[import-untyped]
 
-from devnet.binaries import Program, find
-from devnet.grants import Kind, provision, revoke_root, write_private
+from custody.rules.errors import Unavailable
+from custody.vault.provisioning import Program
+from devnet import binaries
+from devnet.engine import packed
+from devnet.grants import Kind, provision, provision_engine, revoke_root, write_private
 from devnet.processes import Command, Lifetime, Node, NodeFailed, free_port
 
 SHARES: Final = 3
@@ -30,6 +33,7 @@ storage "raft" {{
   node_id = {name}
   performance_multiplier = "1"
 }}
+plugin_directory = {plugins}
 listener "tcp" {{
   address = "127.0.0.1:{port}"
   cluster_address = "127.0.0.1:{cluster_port}"
@@ -94,6 +98,11 @@ class OpenBao(Node):
         return self.folder / "approle.json"
 
     @property
+    def plugin_folder(self) -> Path:
+        """Where the server starts plugins from: whoever writes here and in the catalog decides what a seat is."""
+        return self.folder.resolve() / "plugins"
+
+    @property
     def unseal_file(self) -> Path:
         """The unseal shares. They lie beside the server in the devnet only."""
         return self.folder / "unseal.json"
@@ -111,9 +120,10 @@ class OpenBao(Node):
 
     def command(self) -> Command:
         """The server, from a configuration written anew for its ports."""
-        program = self._program or find(Program.BAO)
+        program = self._program or binaries.find(binaries.Program.BAO)
         data = self.folder / "raft"
-        data.mkdir(mode=0o700, exist_ok=True)
+        for folder in (data, self.plugin_folder):
+            folder.mkdir(mode=0o700, exist_ok=True)
         configuration = self.folder / "server.hcl"
         configuration.write_text(
             _CONFIGURATION.format(
@@ -122,6 +132,7 @@ class OpenBao(Node):
                 data=json.dumps(str(data)),
                 name=json.dumps(self.name),
                 audit=json.dumps(str(self.audit_file)),
+                plugins=json.dumps(str(self.plugin_folder)),
             )
         )
         # two threads: ten servers share one machine
@@ -177,11 +188,17 @@ class OpenBao(Node):
         root = self.client(json.loads(self._root_file.read_text())["token"])
         try:
             if not self.approle_file.is_file():
-                self._store_role(provision(root, Kind(kind)))
+                self._store_role(self._grant(root, Kind(kind)))
             revoke_root(root)
-        except VaultError as error:
+        except (VaultError, Unavailable) as error:
             raise NodeFailed(self.name, f"cannot be provisioned: {error}", self.log) from error
         self._root_file.unlink()
+
+    def _grant(self, root: hvac.Client, kind: Kind) -> dict[str, str]:
+        if kind is not Kind.ENGINE:
+            return provision(root, kind)
+        made = packed()
+        return provision_engine(root, self.name, Program(made.write(self.plugin_folder).name, made.sha256))
 
     def open(self, kind: Kind) -> bool:
         """Start, unseal and provision; False when it was running already."""

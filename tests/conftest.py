@@ -17,6 +17,7 @@ from devnet.bitcoind import Bitcoind
 from devnet.grants import Kind
 from devnet.openbao import OpenBao
 from devnet.postgres import postgres
+from tests.fakes.engine import drawers_server
 
 # A shared machine makes single examples slow, so there is no deadline. `make test` tries the same examples on every machine, so that it
 # says of a commit what it said of it before; `make soak` tries new ones each time, and `make mutants` a few.
@@ -98,6 +99,13 @@ def openbao_seat(nodes_home: Path) -> Iterator[OpenBao]:
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def engine_drawers(nodes_home: Path) -> Iterator[OpenBao]:
+    """One OpenBao that has loaded the engine with a seat in each drawer (tests/fakes/engine.py)."""
+    with drawers_server(nodes_home / "engine") as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

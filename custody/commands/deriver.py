@@ -14,8 +14,8 @@ import typer
 from custody.commands.common import Home, home, out
 
 if TYPE_CHECKING:
+    from custody.answers import Handler
     from custody.flows.ports import AddressDeriver
-    from custody.wire import Handler
 
 app = typer.Typer(help="The process that derives addresses for the API.", no_args_is_help=True)
 
@@ -41,11 +41,11 @@ def serve(home_option: Home = None) -> None:
 
 def deriver_handlers(derive: "AddressDeriver") -> "Mapping[str, Handler]":
     """The two verbs: `derive` {certificate, branch, index} and `main` {certificate}."""
+    from custody.answers import read_body, read_text
     from custody.flows.ports import Branch
     from custody.rules.certificates import WalletCertificate
     from custody.rules.errors import InvalidInput
     from custody.rules.refusals import Rule
-    from custody.wire import read_body, read_text
 
     def one(body: object) -> object:
         certificate, branch, index = read_body(body, "certificate", "branch", "index")

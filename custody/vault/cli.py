@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""`bulkhead seat init | serve | status | head | journal | sign-roster | pin | admit-policy | sign | freeze | unfreeze`.
+"""`bulkhead seat pack | init | upgrade | rotate | serve | status | head | journal | sign-roster | pin | admit-policy | sign | …`.
 
 Nothing here prints or takes a private key. Cold seats are asked the same way inside a ceremony: files in, files out.
 """
@@ -12,6 +12,7 @@ import typer
 
 from custody.rules.errors import InvalidInput
 from custody.rules.refusals import Refusal, Refused, Rule
+from custody.vault.engine import cli as operating
 
 if TYPE_CHECKING:
     from custody.rules.roster import RosterVersion
@@ -26,25 +27,26 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # a pretty traceback may show local variables, and this process has secrets in some
 )
 
+operating.add(app)
+
 Name = Annotated[str, typer.Argument(help="The seat's id in the roster.")]
 AppRole = Annotated[
     Path, typer.Option("--approle", help="File with url, role_id and secret_id of the seat's own OpenBao.")
 ]
 Socket = Annotated[Path, typer.Option("--socket", help="The seat's unix socket.")]
+At = Annotated[
+    Path,
+    typer.Option(
+        "--at",
+        "--socket",
+        "--approle",
+        help="Where the seat is: its process's socket, or the AppRole file of its engine's clients.",
+    ),
+]
 Genesis = Annotated[
     str | None,
     typer.Option("--genesis", help="The one genesis that may be pinned, as you were told it: 0x and 64 hex digits."),
 ]
-
-
-@app.command()
-def init(name: Name, approle: AppRole) -> None:
-    """Print the identity key that the seat's OpenBao made, for the roster."""
-    from custody.vault.openbao import OpenBaoClient
-    from custody.vault.storage import Identity
-
-    key = Identity(OpenBaoClient.from_file(approle)).key
-    _show({"seat": name, "identity": key.to_json()})
 
 
 @app.command()
@@ -60,31 +62,31 @@ def serve(name: Name, approle: AppRole, socket: Socket, genesis: Genesis = None)
 
 
 @app.command()
-def status(name: Name, socket: Socket) -> None:
+def status(name: Name, at: At) -> None:
     """Show what the seat knows: roster, wallet keys (public), certificates, journal."""
-    _show(_seat(name, socket).status())
+    _show(_seat(name, at).status())
 
 
 @app.command()
-def head(name: Name, socket: Socket) -> None:
+def head(name: Name, at: At) -> None:
     """Show the newest head of the seat's journal, signed."""
-    _show(_seat(name, socket).head().to_json())
+    _show(_seat(name, at).head().to_json())
 
 
 @app.command("sign-roster")
-def sign_roster(name: Name, file: Path, socket: Socket) -> None:
+def sign_roster(name: Name, file: Path, at: At) -> None:
     """Have the seat sign the roster version in FILE (signed or not) and print its signature."""
-    _show(_seat(name, socket).sign_roster(_roster(file).message).to_json())
+    _show(_seat(name, at).sign_roster(_roster(file).message).to_json())
 
 
 @app.command()
-def pin(name: Name, file: Path, socket: Socket, genesis: Genesis = None) -> None:
+def pin(name: Name, file: Path, at: At, genesis: Genesis = None) -> None:
     """Have the seat pin the genesis in FILE, signed by everybody that it names."""
     signed, told = _roster(file), _digest(genesis)
     found = signed.message.struct_hash
     if told is not None and told != found:
         raise Refused([Refusal(Rule.WRONG_GENESIS, got="0x" + found.hex(), want="0x" + told.hex())])
-    _seat(name, socket).pin(signed)
+    _seat(name, at).pin(signed)
     _show({"seat": name, "genesis": "0x" + found.hex()})
 
 
@@ -93,7 +95,7 @@ def admit_policy(
     name: Name,
     activation: Annotated[Path, typer.Argument(help="The activation, signed by its owners.")],
     bundle: Annotated[Path, typer.Argument(help="The bundle's folder, or the file that `policy bundle` wrote.")],
-    socket: Socket,
+    at: At,
     statement: Annotated[
         Path | None,
         typer.Option(help="A statement, which tells a devnet's time; elsewhere the seat's own clock counts."),
@@ -113,14 +115,14 @@ def admit_policy(
         raise InvalidInput(bundle.name, Rule.MALFORMED, type(documents).__name__, "a bundle's documents")
     told = None if statement is None else Signed.from_json(Statement, _read(statement))
     signed = Signed.from_json(PolicyActivation, _read(activation))
-    _show(_seat(name, socket).admit_policy(signed, documents, told).to_json())
+    _show(_seat(name, at).admit_policy(signed, documents, told).to_json())
 
 
 @app.command()
 def sign(
     name: Name,
     request: Annotated[Path, typer.Argument(help="The request: payload, intents, approvals, statement, in JSON.")],
-    socket: Socket,
+    at: At,
     out: Annotated[
         Path | None, typer.Option("--out", help="Where to write the signatures; printed if not given.")
     ] = None,
@@ -128,7 +130,7 @@ def sign(
     """Have the seat decide on REQUEST by itself and sign it. Ask again after a failure: the same request, the same answer."""
     from custody.rules.seat_request import Request
 
-    signed = _seat(name, socket).sign(Request.from_json(_read(request))).to_json()
+    signed = _seat(name, at).sign(Request.from_json(_read(request))).to_json()
     if out is None:
         _show(signed)
         return
@@ -139,39 +141,41 @@ def sign(
 
 
 @app.command()
-def freeze(name: Name, file: Path, socket: Socket) -> None:
+def freeze(name: Name, file: Path, at: At) -> None:
     """Carry the signed freeze in FILE to the seat and print the journal's new head."""
     from custody.rules.governance import Freeze
     from custody.rules.signatures import Signed
 
-    _show(_seat(name, socket).freeze(Signed.from_json(Freeze, _read(file))).to_json())
+    _show(_seat(name, at).freeze(Signed.from_json(Freeze, _read(file))).to_json())
 
 
 @app.command()
-def unfreeze(name: Name, file: Path, socket: Socket) -> None:
+def unfreeze(name: Name, file: Path, at: At) -> None:
     """Carry the signed unfreeze in FILE to the seat and print the journal's new head."""
     from custody.rules.governance import Unfreeze
     from custody.rules.signatures import Signed
 
-    _show(_seat(name, socket).unfreeze(Signed.from_json(Unfreeze, _read(file))).to_json())
+    _show(_seat(name, at).unfreeze(Signed.from_json(Unfreeze, _read(file))).to_json())
 
 
 @app.command()
 def journal(
     name: Name,
-    socket: Socket,
+    at: At,
     after: Annotated[int, typer.Option(min=0, help="Only lines behind this position.")] = 0,
     limit: Annotated[int, typer.Option(min=1, max=100, help="At most so many lines.")] = 100,
 ) -> None:
     """Show the seat's journal: its signed head, and each line with what was recorded."""
-    found, lines = _seat(name, socket).journal(after, limit)
+    found, lines = _seat(name, at).journal(after, limit)
     _show({"head": found.to_json(), "lines": [line.to_json() for line in lines]})
 
 
-def _seat(name: str, socket: Path) -> "RemoteSeat":
+def _seat(name: str, at: Path) -> "RemoteSeat":
+    """By its socket, or by an AppRole file, which is a plain file: then it lives in an engine."""
+    from custody.vault.engine_client import EngineClient
     from custody.vault.keyring import RemoteSeat
 
-    return RemoteSeat(name, socket)
+    return RemoteSeat(name, EngineClient(name, at) if at.is_file() else at)
 
 
 def _roster(file: Path) -> "Signed[RosterVersion]":

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The client side of a seat: `SeatPort` over its socket. Believes nothing that it can check."""
+"""The client side of a seat: `SeatPort` over its socket or its engine. Believes nothing that it can check."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
+from custody.answers import open_answer
 from custody.rules.certificates import SeatHead, SeatKey, WalletCertificate
-from custody.rules.errors import InvalidInput, Unavailable
+from custody.rules.errors import CustodyError, InvalidInput, Unavailable
 from custody.rules.governance import Freeze, PolicyActivation, Unfreeze
 from custody.rules.payments import SeatSignatures
+from custody.rules.refusals import Refused
 from custody.rules.roster import RosterVersion
 from custody.rules.seat_request import Request
 from custody.rules.signatures import Key, Signature, Signed
@@ -20,12 +22,20 @@ from custody.wire import Client
 T = TypeVar("T")
 
 
-class RemoteSeat:
-    """One seat by its socket. Every method raises Unavailable where the process does not answer, and as the seat does."""
+class Asked(Protocol):
+    """Whoever carries a verb and its body to a seat, and the answer back."""
 
-    def __init__(self, name: str, path: Path) -> None:
+    def call(self, verb: str, body: Mapping[str, object] | None = None) -> object:
+        """The answer's body. Raises Refused or InvalidInput as the seat did; Unavailable where it did not answer."""
+        ...
+
+
+class RemoteSeat:
+    """One seat, by its socket or its engine. Every method raises Unavailable where it does not answer, and as the seat does."""
+
+    def __init__(self, name: str, at: Path | Asked) -> None:
         self._name = name
-        self._client = Client(path)
+        self._client: Asked = Client(at) if isinstance(at, Path) else at
 
     @property
     def name(self) -> str:
@@ -85,6 +95,22 @@ class RemoteSeat:
     def sign(self, request: Request) -> SeatSignatures:
         """See `SeatPort`."""
         made = self._read(SeatSignatures.from_json, self._client.call("sign", {"request": request.to_json()}))
+        return self._own(made)
+
+    def sign_many(self, requests: Sequence[Request]) -> list[SeatSignatures | CustodyError]:
+        """For each request its signatures, or what the seat says against it: Refused, InvalidInput or Unavailable."""
+        told = self._client.call("sign_many", {"requests": [request.to_json() for request in requests]})
+        if not isinstance(told, list) or len(told) != len(requests):
+            raise self._another("another number of answers")
+        return [self._each(answer) for answer in told]
+
+    def _each(self, answer: object) -> SeatSignatures | CustodyError:
+        try:
+            return self._own(self._read(SeatSignatures.from_json, open_answer(answer, f"seat {self._name}")))
+        except (Refused, InvalidInput, Unavailable) as error:
+            return error
+
+    def _own(self, made: SeatSignatures) -> SeatSignatures:
         if made.seat != self._name:
             raise self._another(f"signatures of {made.seat}")
         return made
@@ -122,4 +148,4 @@ class RemoteSeat:
             raise self._another(str(error)) from error
 
     def _another(self, got: str) -> Unavailable:
-        return Unavailable(f"seat {self._name}", f"its socket answered with {got}")
+        return Unavailable(f"seat {self._name}", f"it answered with {got}")

@@ -1,71 +1,36 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""The one user of hvac: OpenBao as a `Vault`. HashiCorp Vault speaks the same API.
-
-Never follows a redirect (a hostile server could send the token elsewhere), never reads a proxy, a token or an address from the
-environment, and writes only with check-and-set.
-"""
+"""OpenBao as a `Vault`, for a process that keeps its documents in kv-v2: writes only with check-and-set."""
 
 import base64
 import binascii
 import json
-import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar
-from urllib.parse import urlsplit
+from typing import Final, Self
 
-import hvac  # type: ignore[import-untyped]
-import requests
-from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest, VaultError  # type: ignore[import-untyped]
+from hvac.exceptions import InvalidPath, InvalidRequest, VaultError  # type: ignore[import-untyped]
 
 from custody.rules.errors import InvalidInput, Unavailable
 from custody.rules.refusals import Rule
+from custody.vault.approle import AppRole, read_credentials
 from custody.vault.storage import CasConflict
-
-T = TypeVar("T")
 
 MOUNT: Final = "bulkhead"
 TRANSIT: Final = "transit"
 IDENTITY: Final = "identity"
-TIMEOUT: Final = (3.0, 15.0)
-"""Seconds to connect, and to wait for an answer."""
-_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
-_CREDENTIALS: Final = {"url", "role_id", "secret_id"}
 
 
 class OpenBaoClient:
     """One holder's vault: kv-v2 at `bulkhead/`, transit key `identity`. Use from one thread at a time."""
 
     def __init__(self, url: str, role_id: str, secret_id: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
-            # the secret_id would cross a network in the clear
-            raise InvalidInput("approle.url", Rule.MALFORMED, repr(url), "https, or http on loopback")
-        session = requests.Session()
-        session.trust_env = False
-        self._what = f"OpenBao at {parts.hostname}:{parts.port}"
-        self._role = (role_id, secret_id)
-        # token="" because None makes hvac look for one in the environment and the home folder
-        self._client = hvac.Client(url=url, token="", session=session, timeout=TIMEOUT, allow_redirects=False)
+        self._role = AppRole(url, role_id, secret_id)
+        self._client, self._what, self._ask = self._role.client, self._role.what, self._role.ask
 
     @classmethod
     def from_file(cls, path: Path) -> Self:
         """Open with an `approle.json`: url, role_id, secret_id, readable by its owner alone. Raises InvalidInput."""
-        field = f"approle file {path.name}"
-        try:
-            mode = path.stat().st_mode
-            body = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise InvalidInput(field, Rule.MALFORMED, type(error).__name__, "a readable JSON file") from error
-        if mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise InvalidInput(field, Rule.MALFORMED, stat.filemode(mode), "a file that only its owner can read")
-        if (
-            not isinstance(body, dict)
-            or set(body) != _CREDENTIALS
-            or not all(isinstance(v, str) for v in body.values())
-        ):
-            raise InvalidInput(field, Rule.MALFORMED, "another shape", "url, role_id and secret_id")
-        return cls(body["url"], body["role_id"], body["secret_id"])
+        return cls(*read_credentials(path))
 
     def identity_public(self) -> bytes:
         """The identity's public key. A rotated key is refused: the roster names one key, made once."""
@@ -146,48 +111,6 @@ class OpenBaoClient:
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise self._nonsense(path)
         return names
-
-    def _ask(self, call: Callable[[], Any], *left: type[VaultError]) -> Any:  # noqa: ANN401  # hvac has no types
-        """Run one request, logging in first where there is no token, and once more where it has expired.
-
-        `left` are the errors that the caller reads for itself; everything else that is no answer raises Unavailable.
-        """
-        fresh = not self._client.token
-        if fresh:
-            self._login()
-        try:
-            return self._translated(call, Forbidden, *left)
-        except Forbidden as error:
-            if fresh:
-                raise Unavailable(self._what, "permission denied to this role") from error
-        self._login()
-        try:
-            return self._translated(call, Forbidden, *left)
-        except Forbidden as error:
-            raise Unavailable(self._what, "permission denied to this role") from error
-
-    def _login(self) -> None:
-        role_id, secret_id = self._role
-        self._client.token = ""
-        try:
-            self._translated(lambda: self._client.auth.approle.login(role_id=role_id, secret_id=secret_id), VaultError)
-        except (VaultError, KeyError, TypeError) as error:
-            # no detail: an answer about a login may repeat what was sent
-            raise Unavailable(self._what, f"AppRole login: {type(error).__name__}") from None
-
-    def _translated(self, call: Callable[[], T], *left: type[VaultError]) -> T:
-        """Turn silence, redirects, seals and errors into Unavailable."""
-        try:
-            answer = call()
-        except left:
-            raise
-        except VaultError as error:
-            raise Unavailable(self._what, f"{type(error).__name__}: {error.errors}") from error
-        except (requests.RequestException, ValueError) as error:
-            raise Unavailable(self._what, type(error).__name__) from error
-        if isinstance(answer, requests.Response):  # hvac parses a 200; this is a redirect, or an answer without content
-            raise Unavailable(self._what, f"answered with status {answer.status_code}")
-        return answer
 
     def _nonsense(self, where: str) -> Unavailable:
         return Unavailable(self._what, f"{where} came in a shape that is not OpenBao's")

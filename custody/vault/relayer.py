@@ -11,6 +11,7 @@ from eth_account import Account
 from eth_account.signers.local import LocalAccount
 from eth_keys.datatypes import PrivateKey
 
+from custody.answers import Handler, read_body
 from custody.flows.ports import Clock
 from custody.rules.certificates import WalletCertificate
 from custody.rules.errors import InvalidInput, Unavailable
@@ -20,10 +21,10 @@ from custody.rules.roster import Relayer, Roster, RosterVersion, check_genesis, 
 from custody.rules.signatures import Key, Scheme, Signature, Signed
 from custody.rules.typed import Domain
 from custody.rules.wallets import Chain
-from custody.vault.host import harden, wall_clock
+from custody.vault.hardening import harden, wall_clock
 from custody.vault.openbao import OpenBaoClient
 from custody.vault.storage import CasConflict, Vault
-from custody.wire import Client, Handler, read_body, serve
+from custody.wire import Client, serve
 
 _KEY: Final = "relayer/key"
 _PINNED: Final = "relayer/pinned"

@@ -6,9 +6,9 @@ Every call reads the journal, decides, records the step (`seat_memory`), and onl
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from custody.chains.payloads import decode
@@ -20,7 +20,7 @@ from custody.rules.certificates import SeatHead, SeatKey, WalletCertificate, Wal
 from custody.rules.errors import Unavailable
 from custody.rules.governance import Freeze, PolicyActivation, Unfreeze
 from custody.rules.payments import SeatSignatures
-from custody.rules.payouts import Decoded, DecodedPayload, Surroundings
+from custody.rules.payouts import Decoded, DecodedPayload, Surroundings, ToSign
 from custody.rules.refusals import Refusal, Refused, Rule, raise_if
 from custody.rules.roster import RosterVersion
 from custody.rules.seat import decide
@@ -46,6 +46,14 @@ CERTIFICATES_MOST: Final = 32
 def bundle_path(digest: bytes) -> str:
     """Where the documents of a bundle lie: create-only, named by its hash, which is computed again whenever they are read."""
     return f"bundles/{digest.hex()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """Digests that stand in the journal, and the certificate whose key may sign them."""
+
+    certificate: WalletCertificate
+    to_sign: Sequence[ToSign]
 
 
 class SeatHost:
@@ -190,6 +198,17 @@ class SeatHost:
 
         The record is in the journal before the first signature exists (DESIGN.md, law 5). Raises Refused with every reason.
         """
+        return self.sign_recorded(self.record(request))
+
+    def sign_recorded(self, recorded: Recorded) -> SeatSignatures:
+        """The signatures of what `record` has put into the journal."""
+        return sign_digests(self._vault, self._name, recorded.certificate, recorded.to_sign)
+
+    def record(self, request: Request) -> Recorded:
+        """Decide on a payload and put it into the journal, so that it may be signed. Raises Refused with every reason.
+
+        Whoever signs many records them all first: a vault that gathers its writes then stores them at once.
+        """
         held = self._memory.load()
         policies = self._policies(held.journal, request)
         decoded = self._decode(held.journal, request, policies.newest)
@@ -206,7 +225,7 @@ class SeatHost:
             held = self._memory.commit(held, journal, record.to_json())
         line = held.state.wallets[decoded.wallet]
         certificate = next(each for each in line if each.struct_hash == decoded.certificate)
-        return sign_digests(self._vault, self._name, certificate, plan.to_sign)
+        return Recorded(certificate, plan.to_sign)
 
     def _policies(self, journal: SeatJournal, request: Request) -> Policies:
         """The newest bundle, and those that intents pin, of those whose activation this seat verified."""

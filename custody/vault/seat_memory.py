@@ -96,6 +96,7 @@ class SeatMemory:
     def __init__(self, name: str, vault: Vault) -> None:
         self._name = name
         self._vault = vault
+        self._read: tuple[Mapping[str, object], SeatJournal] | None = None
 
     def load(self) -> Held:
         """The newest state, with everything that an interrupted step left undone completed first. Raises Refused(hash_chain)."""
@@ -104,7 +105,7 @@ class SeatMemory:
             if self.line(1) is not None:  # a state that is gone, and a past that is not: never born again
                 raise self._broken(0, "a journal without a state")
             return Held(SeatJournal(SeatState(self._name)), 0)
-        journal = SeatJournal.from_json(stored)
+        journal = self._journal(stored)
         state, tail = journal.state, journal.tail
         if state.seat != self._name:
             raise InvalidInput("seat.name", Rule.SEAT_UNKNOWN, repr(self._name), f"{state.seat!r}, whose vault this is")
@@ -128,8 +129,15 @@ class SeatMemory:
             self._vault.write(STATE, document, cas=held.version)
         except CasConflict as error:
             raise Unavailable(f"seat {self._name}", "another process moved its state; ask again") from error
+        self._read = (document, bounded)
         self._complete(line)
         return Held(bounded, held.version + 1)
+
+    def _journal(self, stored: Mapping[str, object]) -> SeatJournal:
+        """The stored state as an object; made once for as long as the vault gives the very same state."""
+        if self._read is None or self._read[0] != stored:
+            self._read = (stored, SeatJournal.from_json(stored))
+        return self._read[1]
 
     def line(self, position: int) -> Line | None:
         """One line as stored; `birth.check_chain` judges the records of many."""

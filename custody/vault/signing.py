@@ -42,8 +42,12 @@ def sign_digests(vault: Vault, seat: str, certificate: WalletCertificate, to_sig
     if not to_sign or any(len(each.digest) != 32 for each in to_sign):
         raise Refused([Refusal(Rule.MALFORMED, field="digests", got=len(to_sign), want="at least one, of 32 bytes")])
     chain, secret = Chain(certificate.chain), _secret(vault, own)
-    sign = _sign_evm if chain.is_evm else _sign_bitcoin
-    return SeatSignatures(seat, certificate.struct_hash, tuple(sign(secret, own, each) for each in to_sign))
+    if chain.is_evm:
+        made = tuple(_sign_evm(secret, own, each) for each in to_sign)
+    else:
+        account = _account(secret, own)
+        made = tuple(_sign_bitcoin(account, own, each) for each in to_sign)
+    return SeatSignatures(seat, certificate.struct_hash, made)
 
 
 def _sign_evm(secret: bytes, own: SeatKey, each: ToSign) -> bytes:
@@ -56,7 +60,8 @@ def _sign_evm(secret: bytes, own: SeatKey, each: ToSign) -> bytes:
     return made[:64] + bytes([27 + made[64]])
 
 
-def _sign_bitcoin(secret: bytes, own: SeatKey, each: ToSign) -> bytes:
+def _account(secret: bytes, own: SeatKey) -> HDKey:
+    """The account of a Bitcoin wallet's key, if it is the certified one. Raises Unavailable."""
     chain = Chain(own.key.chain)
     versions = NETWORKS[chain.bitcoin_network]
     path = account_path(chain.bitcoin_network)
@@ -65,6 +70,10 @@ def _sign_bitcoin(secret: bytes, own: SeatKey, each: ToSign) -> bytes:
     shown = f"[{root.my_fingerprint.hex()}/{path}]{account.to_public().to_base58(version=versions['xpub'])}"
     if shown != own.key.xpub:
         raise _another(own)
+    return account
+
+
+def _sign_bitcoin(account: HDKey, own: SeatKey, each: ToSign) -> bytes:
     key = coincurve.PrivateKey(account.derive([each.place.branch, _index(each.place)]).secret)
     made = key.sign(each.digest, hasher=None)
     if not key.public_key.verify(made, each.digest, hasher=None):

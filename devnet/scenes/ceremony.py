@@ -223,12 +223,18 @@ def _ceremony(desk: Desk, story: Story, transfers: Sequence[Transfer]) -> None:
     with stage.world.services.ceremony(SIGNERS):
         story.tell(f"{', '.join(SIGNERS)} are up and unsealed; cold-4 is left where it lies, three of four are enough")
         for seat in SIGNERS:  # each signs in the order of the statements: it takes no number below one that it has seen
-            socket = stage.world.services.cold[seat].socket
+            at_seat = _where(stage, seat)
             for file in asked:
-                _type(story, folder, seats, "sign", seat, file, "--out", _signed(file, seat), "--socket", socket)
+                _type(story, folder, seats, "sign", seat, file, "--out", _signed(file, seat), *at_seat)
     story.claim("and stopped after", not _running(stage), _running(stage) or "stopped")
     for name, file in files.items():
         _type(story, folder, payout, "import", name, *(_signed(file, seat) for seat in SIGNERS), hidden=at)
+
+
+def _where(stage: Stage, seat: str) -> tuple[str | Path, ...]:
+    """How a seat's own operator names it: its engine by the clients' AppRole, or its process by the socket."""
+    part = stage.deployment.settings.seats[seat]
+    return ("--approle", Path(part.approle)) if part.mount else ("--socket", Path(part.socket))
 
 
 def _signed(file: Path, seat: str) -> Path:

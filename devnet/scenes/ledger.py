@@ -3,7 +3,9 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
+from custody import parts
 from custody.attestor import verify_statement
 from custody.auditing import audit
 from custody.bootstrap import wall_clock
@@ -16,6 +18,7 @@ from custody.rules.signatures import Signed
 from custody.rules.typed import Domain
 from devnet import independent
 from devnet.birth import BITCOIN, EVM
+from devnet.engine import packed
 from devnet.scenes.stage import Stage
 from devnet.story import Story
 
@@ -120,15 +123,39 @@ def _ask_nodes(stage: Stage) -> dict[str, int]:
     }
 
 
+def who_signed(stage: Stage, story: Story) -> None:
+    """Which program held the keys that signed all this: what each server's catalog starts, as the seat itself tells it."""
+    story.chapter("Who signed")
+    mounts = {name: part.mount for name, part in stage.deployment.settings.seats.items()}
+    told = {}
+    for name in stage.world.net.hot:
+        status: Any = parts.seat(name, stage.deployment.settings.seats[name]).status()
+        told[name] = status["host"]
+        story.tell(f"{name}: {status['position']} lines in its journal, hosted by " + " ".join(status["host"].values()))
+    kinds = {host["kind"] for host in told.values()}
+    story.claim(
+        "every seat signs inside its own OpenBao", kinds == {"engine"} and all(mounts.values()), ", ".join(kinds)
+    )
+    own = {packed().sha256}
+    story.claim(
+        "all of them run this checkout's engine", {host.get("sha256") for host in told.values()} == own, next(iter(own))
+    )
+
+
 def footprint(stage: Stage, story: Story) -> None:
     """Memory of everything that runs, this process included; a promise of the project, measured here."""
     story.chapter("Footprint")
     services = [*stage.world.services.online]
     pids = [os.getpid(), *(pid for part in (*stage.world.net.nodes, *services) if (pid := part.pid))]
+    pids += [child for pid in pids[1:] for child in _children(pid)]  # a seat's engine is its server's child
     total = sum(_resident(pid) for pid in pids)
     story.claim(
         "all processes together under 2.5 GiB", total < 2.5 * 2**30, f"{total / 2**20:.0f} MiB in {len(pids)} processes"
     )
+
+
+def _children(pid: int) -> list[int]:
+    return [int(word) for task in Path(f"/proc/{pid}/task").glob("*/children") for word in task.read_text().split()]
 
 
 def _resident(pid: int) -> int:

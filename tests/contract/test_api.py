@@ -24,6 +24,7 @@ from api.client import ApiClient, RequestSigner, wall_clock
 from api.compose import open_parts
 from api.deriving import RemoteDeriver
 from api.parts import ApiParts
+from custody.answers import Handler
 from custody.chains.addresses import ChainDeriver
 from custody.commands.deriver import deriver_handlers
 from custody.flows.mirror import ACTIVATION, BUNDLE, CERTIFICATE, ROSTER, put_signed
@@ -38,7 +39,7 @@ from custody.rules.typed import ZERO32
 from custody.rules.wallets import Tier
 from custody.settings import PartSettings, Settings
 from custody.store import migrate, open_store
-from custody.wire import Handler, Stop, serve
+from custody.wire import Stop, serve
 from tests.fakes.api import Api, private
 from tests.fakes.seat import BITCOIN, EVM, ed25519, rules_of, secp256k1, signed_by
 from tests.fakes.treasury import Treasury, enrolment, inside, proposal, roster, signed, statement

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""What every seat must do and refuse: over a vault in memory, over a real OpenBao, in the process and through its socket.
+"""What every seat must do and refuse: in memory, hosted over a real OpenBao and asked by wire, and in the engine that OpenBao loads.
 
 One OpenBao server is one identity, so only the seat under test is ever real; the others live in memory.
 """
@@ -26,12 +26,13 @@ from custody.rules.typed import ZERO32
 from custody.rules.wallets import Chain, Tier
 from custody.seating import read_bundle, terms
 from custody.vault.attestor_key import AttestorVault
-from custody.vault.host import seat_handlers
 from custody.vault.keyring import RemoteSeat
 from custody.vault.openbao import OpenBaoClient
 from custody.vault.seat import SeatHost
 from custody.vault.storage import CasConflict, Vault
+from custody.vault.verbs import seat_handlers
 from custody.wire import Stop, serve
+from tests.fakes.engine import DrawerClient, DrawerVault
 from tests.fakes.seat import (
     BITCOIN,
     COLD,
@@ -51,11 +52,13 @@ LABEL = "customer_hot/eip155:31338"
 _drawers = itertools.count(1)
 
 
-@pytest.fixture(params=["memory", "openbao"])
+@pytest.fixture(params=["memory", "openbao", "engine"])
 def vault(request: pytest.FixtureRequest) -> Vault:
     """A vault that nobody has written to."""
     if request.param == "memory":
         return FakeVault()
+    if request.param == "engine":
+        return DrawerVault(DrawerClient(request.getfixturevalue("engine_drawers"), f"drawer-{next(_drawers)}"))
     client = OpenBaoClient.from_file(request.getfixturevalue("openbao_seat").approle_file)
     return Drawer(client, f"drawer-{next(_drawers)}")
 
@@ -76,6 +79,10 @@ def subject(vault: Vault) -> Iterator[Subject]:
     host = SeatHost("hot-1", vault, check_script, clock, read_bundle=read_bundle, terms=terms)
     if isinstance(vault, FakeVault):
         yield Subject(host, host, clock)
+        return
+    if isinstance(vault, DrawerVault):
+        vault.client.clock = clock
+        yield Subject(RemoteSeat("hot-1", vault.client), host, clock)
         return
     with _by_wire(host) as seat:
         yield Subject(seat, host, clock)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""A seat signs what it decided by itself, under the shipped bundle: over a vault in memory, and over a real OpenBao by wire."""
+"""A seat signs what it decided by itself, under the shipped bundle: in memory, over a real OpenBao by wire, and in the engine."""
 
 import itertools
 import json
@@ -33,6 +33,7 @@ from custody.vault.seat import SeatHost
 from custody.vault.seat_memory import DOCUMENT_BYTES
 from custody.vault.storage import Vault
 from tests.fakes import trust
+from tests.fakes.engine import DrawerClient, DrawerVault
 from tests.fakes.seat import BITCOIN, EVM, HOT, NOW, Drawer, FakeVault, ed25519, rules_of, secp256k1, signed_by
 from tests.fakes.seated import Seated, by_wire, reopened, seated, shipped
 from tests.fakes.trust import STRANGER
@@ -40,11 +41,13 @@ from tests.fakes.trust import STRANGER
 _drawers = itertools.count(1)
 
 
-@pytest.fixture(params=["memory", "openbao"])
+@pytest.fixture(params=["memory", "openbao", "engine"])
 def vault(request: pytest.FixtureRequest) -> Vault:
     """A vault that nobody has written to."""
     if request.param == "memory":
         return FakeVault()
+    if request.param == "engine":
+        return DrawerVault(DrawerClient(request.getfixturevalue("engine_drawers"), f"signing-{next(_drawers)}"))
     client = OpenBaoClient.from_file(request.getfixturevalue("openbao_seat").approle_file)
     return Drawer(client, f"signing-{next(_drawers)}")
 
@@ -78,6 +81,10 @@ def subject(vault: Vault) -> Iterator[Subject]:
         host = house.hosts["hot-1"]
         if isinstance(vault, FakeVault):
             yield Subject(host, vault, house)
+            return
+        if isinstance(vault, DrawerVault):
+            vault.client.clock = house.clock
+            yield Subject(RemoteSeat("hot-1", vault.client), vault, house)
             return
         with by_wire(host) as seat:
             yield Subject(seat, vault, house)

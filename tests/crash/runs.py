@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from devnet.birth import raise_world
-from devnet.network import Devnet
+from devnet.network import Devnet, Hosting
 from devnet.processes import Lifetime
 from devnet.scenes.stage import Stage
 from tests.crash.journeys import Carrier, Journey, NotCarried, Traveller
@@ -136,7 +136,7 @@ class Field:
 @contextmanager
 def living(home: Path, say: Callable[[str], None]) -> Iterator[Field]:
     """A world of its own whose parts can be killed; it dies with the block, and with this process."""
-    net = Devnet(home, lifetime=Lifetime.PARENT, progress=say)
+    net = Devnet(home, lifetime=Lifetime.PARENT, progress=say, hosting=Hosting.PROCESS)
     services = KillableServices(
         net
     )  # before the nodes: they and the parts' imports wait for each other's disk, not for each other

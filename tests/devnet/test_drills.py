@@ -36,7 +36,7 @@ from custody.rules.signatures import Signed
 from custody.rules.transfers import Permit, Status, Transfer
 from custody.rules.wallets import Chain
 from devnet.birth import BITCOIN, EVM, Services, World, raise_world
-from devnet.network import Devnet
+from devnet.network import Devnet, Hosting
 from devnet.processes import Lifetime
 from devnet.scenes import deposits
 from devnet.scenes.ceremony import _surplus
@@ -195,7 +195,8 @@ def fill(drill: Drill) -> None:
 def drill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drill]:
     """A born devnet with two spare seats and customers' coins; one for the whole module, whose tests follow each other."""
     home = tmp_path_factory.mktemp("d")
-    net = Devnet(home, lifetime=Lifetime.PARENT, spare=SPARE)
+    # seats of processes of their own: an operator's share is what they open in their own vault
+    net = Devnet(home, lifetime=Lifetime.PARENT, spare=SPARE, hosting=Hosting.PROCESS)
     with net.running():
         services = Services(net)
         try:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from custody.rules.errors import InvalidInput, Unavailable
-from custody.vault import openbao
+from custody.vault import approle
 from custody.vault.openbao import OpenBaoClient
 from devnet.openbao import OpenBao
 
@@ -135,7 +135,7 @@ def test_an_expired_token_is_renewed_once() -> None:
 
 def test_a_stalling_server_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """No call waits for ever."""
-    monkeypatch.setattr(openbao, "TIMEOUT", (0.3, 0.3))
+    monkeypatch.setattr(approle, "TIMEOUT", (0.3, 0.3))
     done = threading.Event()
 
     def stalling(*_: str) -> Answer:

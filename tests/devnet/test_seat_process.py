@@ -33,7 +33,7 @@ from devnet.processes import _die_with
 from tests.fakes.seat import BITCOIN, EVM, HOT, Deployment, seat_in_memory
 
 VERBS = {"identity", "sign_roster", "pin", "admit_roster", "make_wallet_key", "accept", "head", "status"}
-VERBS |= {"admit_policy", "sign", "freeze", "unfreeze", "journal"}
+VERBS |= {"admit_policy", "sign", "sign_many", "freeze", "unfreeze", "journal"}
 LABEL = "customer_hot/a"
 DIES_WITH_US = partial(_die_with, os.getpid())  # a worker of `make test` that is killed leaves no seat behind
 

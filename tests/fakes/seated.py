@@ -25,10 +25,10 @@ from custody.rules.signatures import Signed
 from custody.rules.statements import SeatPosition
 from custody.rules.typed import ZERO32
 from custody.rules.wallets import Tier
-from custody.vault.host import seat_handlers
 from custody.vault.keyring import RemoteSeat
 from custody.vault.seat import SeatHost
 from custody.vault.storage import Vault
+from custody.vault.verbs import seat_handlers
 from custody.wire import Stop, serve
 from policies.bundle import Bundle
 from tests.fakes import attacks, trust

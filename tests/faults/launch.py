@@ -57,7 +57,7 @@ def lose_patience() -> None:
     working = vars(importlib.import_module("custody.working"))
     working["Pace"] = partial(working["Pace"], retry=RETRY_SECONDS)
     working["Parts"] = partial(working["Parts"], lease=LEASE_SECONDS)
-    vars(importlib.import_module("custody.vault.openbao"))["TIMEOUT"] = VAULT_SECONDS
+    vars(importlib.import_module("custody.vault.approle"))["TIMEOUT"] = VAULT_SECONDS
     for module, name in (("custody.chains.evm.client", "EvmClient"), ("custody.chains.bitcoin.rpc", "BitcoinRpc")):
         made = vars(importlib.import_module(module))[name].__init__
         made.__defaults__ = tuple(NODE_SECONDS if value == 30.0 else value for value in made.__defaults__ or ())

@@ -32,7 +32,7 @@ from custody.settings import NodeSettings, PartSettings, Settings
 from devnet import birth
 from devnet.birth import BITCOIN, EVM, Services, raise_world
 from devnet.grants import Kind, write_private
-from devnet.network import HOT_SEATS, Devnet
+from devnet.network import HOT_SEATS, Devnet, Hosting
 from devnet.openbao import OpenBao
 from devnet.postgres import postgres
 from devnet.prices import told_time
@@ -386,7 +386,7 @@ def on_postgres() -> Iterator[None]:
 @contextmanager
 def living(home: Path, say: Callable[[str], None]) -> Iterator[Hall]:
     """A world of its own; it dies with the block, and with this process."""
-    net = Devnet(home, lifetime=Lifetime.PARENT, progress=say)
+    net = Devnet(home, lifetime=Lifetime.PARENT, progress=say, hosting=Hosting.PROCESS)
     with ExitStack() as stack:
         disks = _disks(net)
         for disk in disks.values():

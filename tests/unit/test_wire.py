@@ -19,9 +19,10 @@ import eth_account  # noqa: F401  # raises the recursion limit, as it does in ev
 import pytest
 
 from custody import wire
+from custody.answers import MESSAGE_BYTES, Handler, read_body
 from custody.rules.errors import InvalidInput, Unavailable
 from custody.rules.refusals import Refusal, Refused, Rule
-from custody.wire import MESSAGE_BYTES, Client, Handler, Stop, read_body, serve
+from custody.wire import Client, Stop, serve
 
 
 def _echo(body: object) -> object:

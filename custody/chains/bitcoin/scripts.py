@@ -93,6 +93,7 @@ def derive_address(certificate: WalletCertificate, branch: int, index: int) -> A
     return Address(chain, str(script.address(NETWORKS[chain.bitcoin_network])))
 
 
+@lru_cache(maxsize=4096)
 def witness_script(certificate: WalletCertificate, branch: int, index: int) -> bytes:
     """The script whose hash the address is: `M <key>… N OP_CHECKMULTISIG` with sorted keys."""
     derived = _branch(certificate, check_branch(branch)).derive(check_index(index))

@@ -294,7 +294,7 @@ class _Reader:
     @cached_property
     def _places(self) -> dict[str, Place]:
         """Every certified Safe that was handed in, by its address; a birth is derived again, a successor keeps a birth's Safe."""
-        births = [c for c in self._around.others if not [*check_safe(c)]]
+        births = [c for c in self._around.others if _is_birth(c)]
         derived = {c.safe for c in births}
         successors = [c for c in self._around.others if c.previous != ZERO32 and c.safe in derived]
         known = (*births, *successors, self._around.certificate)
@@ -338,3 +338,9 @@ def _arguments(data: bytes, selector: bytes, types: Sequence[str]) -> tuple[Any,
 
 def _spelled(address: str) -> str:
     return str(to_checksum_address(address))
+
+
+@lru_cache(maxsize=256)
+def _is_birth(certificate: WalletCertificate) -> bool:
+    """Whether a certificate's Safe follows from its keys; asked of the same few certificates for every payload."""
+    return not [*check_safe(certificate)]
