@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """`bulkhead console serve`."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -37,11 +38,15 @@ def serve(
     from api.compose import open_parts
     from api.console.app import create_console
     from api.console.parts import ConsoleParts
+    from api.deriving import RemoteDeriver
+    from custody.settings import Settings
 
     if host not in _LOOPBACK:
         raise InvalidInput("host", Rule.MALFORMED, host, "a loopback address; a proxy in front ends TLS")
     named = origin or f"http://localhost:{port}"
-    application = create_console(ConsoleParts(open_parts(home_folder(home)), named))
+    folder = home_folder(home)
+    deriver = RemoteDeriver(Path(Settings.load(folder).deriver_socket))
+    application = create_console(ConsoleParts(open_parts(folder), named, deriver.decode))
     typer.echo(f"the console is {named}", err=True)
     uvicorn.run(
         application,

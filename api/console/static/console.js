@@ -33,12 +33,22 @@ function tell(form, text) {
   if (place) { place.textContent = text; place.hidden = !text; }
 }
 
+// What is asked for stands on the page, field by field: the message that is sent, its digest, and nothing that is not shown.
+function compare(form, shown) {
+  if (!shown || shown.dataset.digest !== form.dataset.digest || form.elements.digest.value !== form.dataset.digest) throw new Error("the page shows another digest than it asks for");
+  const text = (place) => (place.querySelector("code") ?? place).textContent.trim();
+  const message = JSON.parse(form.elements.message.value);
+  const told = new Map([...shown.querySelectorAll("[data-field]")].map((place) => [place.dataset.field, text(place)]));
+  const names = Object.keys(message);
+  if (names.length !== told.size) throw new Error("the page shows other fields than it sends");
+  for (const name of names) if (told.get(name) !== String(message[name])) throw new Error(`the page shows another ${name} than it sends`);
+}
+
 // A form with data-sign asks a passkey for its signature over data-digest, which the page shows, and sends the answer with itself.
 async function signed(form) {
   const options = PublicKeyCredential.parseRequestOptionsFromJSON(JSON.parse(form.dataset.options));
   if (!same(new Uint8Array(options.challenge), bytesOf(form.dataset.digest))) throw new Error("the page asks for another digest than it shows");
-  const shown = form.dataset.shows ? document.getElementById(form.dataset.shows) : null;
-  if (form.dataset.shows && shown?.dataset.digest !== form.dataset.digest) throw new Error("the page shows another digest than it asks for");
+  if (form.elements.message) compare(form, document.getElementById(form.dataset.shows));
   const answer = await navigator.credentials.get({ publicKey: options });
   return JSON.stringify(answer.toJSON());
 }
