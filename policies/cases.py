@@ -7,7 +7,7 @@ cases:
   - case: a small withdrawal goes by itself
     like: withdrawal
     facts: {amount: 0.1 BTC, usd: "6,000 USD"}
-    then: automatic                       # or denied, or {approvals: [1 of operations], delay: 1h}
+    then: automatic                       # or denied, or {approvals: [1 of operations], displaying: 1 approval, delay: 1h}
     by: [P01]                             # rules that must have matched, by the beginning of their id; optional
 """
 
@@ -23,7 +23,7 @@ from policies.bundle import Bundle
 from policies.fact_files import read_facts
 from policies.quantities import duration, text
 from policies.rules_model import PolicyRule
-from policies.rules_reader import read_approvals
+from policies.rules_reader import read_approvals, read_displaying
 from policies.shapes import below, mapping, rows
 from policies.strict_yaml import Node
 from policies.vocabulary import nearest
@@ -91,9 +91,11 @@ def _answer(node: Node, where: str) -> tuple[Outcome, Requirement | None]:
         if node not in _ANSWERS:
             raise InvalidInput(where, Rule.MALFORMED, repr(node), "automatic, denied, or approvals with a delay")
         return _ANSWERS[node], None
-    fields = mapping(node, where, ("approvals",), ("delay",))
+    fields = mapping(node, where, ("approvals",), ("displaying", "delay"))
     delay = duration(fields["delay"], f"{where}.delay") if "delay" in fields else 0
-    return Outcome.REQUIRE, Requirement(read_approvals(fields["approvals"], f"{where}.approvals"), delay)
+    shown = read_displaying(fields["displaying"], f"{where}.displaying") if "displaying" in fields else 0
+    approvals = read_approvals(fields["approvals"], f"{where}.approvals")
+    return Outcome.REQUIRE, Requirement(approvals, delay, displaying=shown)
 
 
 def run(cases: Iterable[Case], bundle: Bundle) -> tuple[Result, ...]:

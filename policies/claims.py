@@ -15,7 +15,7 @@ from custody.rules.requirement import MOST_APPROVALS
 from policies.limits import read_limits
 from policies.quantities import duration, text, whole
 from policies.rules_model import Condition, Kind, Limits
-from policies.rules_reader import read_conditions, read_why
+from policies.rules_reader import read_conditions, read_displaying, read_why
 from policies.shapes import below, mapping, rows
 from policies.strict_yaml import Node
 from policies.vocabulary import VERSION
@@ -26,7 +26,10 @@ _DENIED: Final = "denied"
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Wherever `when` holds, a transfer is denied, or at least so many people of so many groups are asked after so many seconds."""
+    """Wherever `when` holds, a transfer is denied, or at least so many people of so many groups are asked after so many seconds.
+
+    `displaying` is how many of them are asked to approve with a key that shows what it signs.
+    """
 
     id: str
     why: str
@@ -35,6 +38,7 @@ class Claim:
     people: int = 0
     groups: int = 0
     delay: int = 0
+    displaying: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +85,11 @@ def _claim(row: Node, assets: Assets, limits: Limits, where: str) -> Claim:
         raise InvalidInput(
             f"{where}.then", Rule.MALFORMED, repr(then), "denied, or a mapping of people, groups and delay"
         )
-    asked = mapping(then, f"{where}.then", ("people",), ("groups", "delay"))
+    asked = mapping(then, f"{where}.then", ("people",), ("groups", "displaying", "delay"))
     people = whole(asked["people"], f"{where}.then.people", MOST_APPROVALS)
     groups = whole(asked["groups"], f"{where}.then.groups", MOST_APPROVALS) if "groups" in asked else 1
     delay = duration(asked["delay"], f"{where}.then.delay") if "delay" in asked else 0
+    displaying = read_displaying(asked["displaying"], f"{where}.then.displaying") if "displaying" in asked else 0
     if not 1 <= groups <= people:
         raise InvalidInput(
             f"{where}.then",
@@ -92,4 +97,4 @@ def _claim(row: Node, assets: Assets, limits: Limits, where: str) -> Claim:
             f"{people} people of {groups} groups",
             "1 group or more, 1 person each",
         )
-    return Claim(name, why, when, denied=False, people=people, groups=groups, delay=delay)
+    return Claim(name, why, when, denied=False, people=people, groups=groups, delay=delay, displaying=displaying)

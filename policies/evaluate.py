@@ -121,8 +121,11 @@ class Policy:
         found = next((known for known in self.rules if known.id == rule), None)
         if found is None:
             return None
-        asks = str(Requirement(found.approvals, found.delay)) if found.approvals else ""
-        return RuleWords(found.why, asks or (f"a delay of {span(found.delay)}" if found.delay else ""))
+        if found.approvals:
+            return RuleWords(found.why, str(Requirement(found.approvals, found.delay, displaying=found.displaying)))
+        shown = [f"{found.displaying} by a key that displays"] if found.displaying else []
+        waits = [f"a delay of {span(found.delay)}"] if found.delay else []
+        return RuleWords(found.why, ", ".join(shown + waits))
 
     def evaluate(self, facts: Facts) -> Decision:
         """Decide one transfer. Semantics 1 to 4 of the language; never raises for a fact, which denies instead."""
@@ -220,13 +223,14 @@ class Policy:
         if denied_by or not permitted:
             return self._decide(Outcome.DENY, None, matched=ids, denied_by=denied_by, unmet=tuple(unmet))
         groups: dict[str, int] = {}
-        delay = 0
+        delay = displaying = 0
         for rule in matched:
-            delay = max(delay, rule.delay)
+            delay, displaying = max(delay, rule.delay), max(displaying, rule.displaying)
             for group, needed in rule.approvals:
                 groups[group] = max(needed, groups.get(group, 0))
         outcome = Outcome.AUTOMATIC if automatic else Outcome.REQUIRE
-        return self._decide(outcome, Requirement(tuple(groups.items()), delay), matched=ids, unmet=tuple(unmet))
+        requirement = Requirement(tuple(groups.items()), delay, displaying=displaying)
+        return self._decide(outcome, requirement, matched=ids, unmet=tuple(unmet))
 
     def _decide(
         self,

@@ -17,7 +17,7 @@ from custody.rules.refusals import Rule
 from policies.strict_yaml import parse
 
 WIDTH: Final = 140
-_ORDER: Final = ("id", "kind", "why", "when", "then", "approvals", "delay", "automatic_when")
+_ORDER: Final = ("id", "kind", "why", "when", "then", "approvals", "displaying", "delay", "automatic_when")
 
 
 def laid_out(raw: bytes, name: str) -> bytes:

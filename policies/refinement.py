@@ -123,6 +123,7 @@ def rule_loosened(old: PolicyRule, new: PolicyRule) -> tuple[str, ...]:
     found = {
         "matches otherwise": old.kind is not new.kind or not _matches_as_much(old, new),
         "asks for fewer": any(asked.get(group, 0) < needed for group, needed in old.approvals),
+        "asks for fewer keys that display": new.displaying < old.displaying,
         "waits less": new.delay < old.delay,
         "lets more go by itself": automatic
         and (not old.automatic_when or not all(_kept(condition, automatic) for condition in old.automatic_when)),

@@ -83,7 +83,10 @@ Condition = OneOf | Compared | Says
 
 @dataclass(frozen=True, slots=True)
 class PolicyRule:
-    """One rule as read. `approvals` are (group, how many); `automatic_when` is empty where people are always asked."""
+    """One rule as read. `approvals` are (group, how many); `automatic_when` is empty where people are always asked.
+
+    `displaying` is how many of those who approve have to do so with a key that shows what it signs.
+    """
 
     id: str
     kind: Kind
@@ -92,6 +95,7 @@ class PolicyRule:
     approvals: tuple[tuple[str, int], ...]
     delay: int
     automatic_when: tuple[Condition, ...]
+    displaying: int = 0
 
 
 Limits = Mapping[str, Mapping[str, int]]

@@ -37,8 +37,8 @@ _LOGIC: Final = frozenset(
     ("or", "and", "not", "any", "all", "any_of", "all_of", "none_of", "except", "unless", "if", "else", "then")
 )
 _KEYS: Final = {
-    Kind.PERMIT: (("id", "kind", "why", "when", "approvals"), ("delay", "automatic_when")),
-    Kind.REQUIRE: (("id", "kind", "why", "when"), ("approvals", "delay")),
+    Kind.PERMIT: (("id", "kind", "why", "when", "approvals"), ("displaying", "delay", "automatic_when")),
+    Kind.REQUIRE: (("id", "kind", "why", "when"), ("approvals", "displaying", "delay")),
     Kind.DENY: (("id", "kind", "why", "when"), ()),
 }
 """Keys that a rule of a kind must have, and may have."""
@@ -88,6 +88,17 @@ def read_approvals(node: Node, where: str) -> tuple[tuple[str, int], ...]:
     return tuple(sorted(found.items()))
 
 
+def read_displaying(node: Node, where: str) -> int:
+    """How many approvals by a key that displays, such as `1 approval`. Raises InvalidInput."""
+    number, _, unit = text(node, where).partition(" ")
+    if unit != ("approval" if number == "1" else "approvals"):
+        raise InvalidInput(where, Rule.MALFORMED, repr(node), "how many approvals, such as '1 approval'")
+    found = whole(number, where, MOST_APPROVALS)
+    if found < 1:
+        raise InvalidInput(where, Rule.THRESHOLD_OUT_OF_RANGE, repr(node), "1 or more")
+    return found
+
+
 class _RuleReader:
     """Reads one rule at its place in the file."""
 
@@ -116,13 +127,13 @@ class _RuleReader:
             automatic_when=self.conditions(fields["automatic_when"], f"{where}.automatic_when", kind)
             if automatic
             else (),
+            displaying=read_displaying(fields["displaying"], f"{where}.displaying") if "displaying" in fields else 0,
         )
         if kind is Kind.PERMIT:
             self._check_route(rule.when)
-        if kind is Kind.REQUIRE and not rule.approvals and not rule.delay:
-            raise InvalidInput(
-                where, Rule.MALFORMED, "neither approvals nor delay", "a require that requires something"
-            )
+        if kind is Kind.REQUIRE and not (rule.approvals or rule.displaying or rule.delay):
+            got = "neither approvals nor displaying nor delay"
+            raise InvalidInput(where, Rule.MALFORMED, got, "a require that requires something")
         if automatic:
             self._check_automatic(rule)
         return rule

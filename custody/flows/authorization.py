@@ -239,6 +239,7 @@ _WAITS: Final[Mapping[Rule, tuple[Status, SubStatus | None]]] = {
     Rule.STALE: (Status.BLOCKED, SubStatus.BLOCKED_BY_COVERAGE),
     Rule.SEQUENCE: (Status.BLOCKED, SubStatus.BLOCKED_BY_COVERAGE),
     Rule.QUORUM_NOT_REACHED: (Status.PENDING_AUTHORIZATION, None),
+    Rule.DISPLAYING_MISSING: (Status.PENDING_AUTHORIZATION, None),
     Rule.INITIATOR_APPROVES: (Status.PENDING_AUTHORIZATION, None),
     Rule.SIGNER_TWICE: (Status.PENDING_AUTHORIZATION, None),
     Rule.DELAY: (Status.QUEUED, SubStatus.PENDING_TIME_LOCK),

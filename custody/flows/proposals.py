@@ -334,7 +334,7 @@ def requirement_of(decision: Mapping[str, Any] | None) -> Requirement | None:
     asked = None if decision is None else decision.get("requirement")
     if not isinstance(asked, Mapping):
         return None
-    return Requirement(tuple((str(g), int(n)) for g, n in asked["approvals"].items()), asked["delay"], asked["people"])
+    return Requirement.from_json(asked)
 
 
 def reject(store: Store, kernel: Kernel, signed: Signed[Rejection], now: int) -> Transfer:

@@ -27,10 +27,11 @@ class Approval(Struct):
 
 @dataclass(frozen=True, slots=True)
 class Approver:
-    """A person whose approval was verified, with the groups they may approve for."""
+    """A person whose approval was verified, with the groups they may approve for, and whether their key displayed what it signed."""
 
     person: str
     groups: frozenset[str]
+    displays: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,8 @@ def count(
             ignored.append(refusal)
             continue
         then, now_in = (_groups(roster.people_by_key[approval.signature.key]) for roster in (pinned, newest))
-        found[approval.person] = Approver(approval.person, then & now_in)
+        shown = all(roster.displays(approval.signature.key) for roster in (pinned, newest))
+        found[approval.person] = Approver(approval.person, then & now_in, shown)
     return Counted(frozenset(found.values()), tuple(ignored))
 
 
@@ -99,14 +101,15 @@ def _groups(person: Person) -> frozenset[str]:
 
 
 def satisfied(requirement: Requirement, approvers: AbstractSet[Approver], initiator: str) -> Iterator[Refusal]:
-    """Whether these people are enough: every slot filled by a person of its own, and enough distinct people in all.
+    """Whether these people are enough: every slot filled by a person of its own, enough distinct people, enough keys that display.
 
-    Yields nothing where they are. Only somebody of a group that the requirement names counts, and the initiator never does.
+    Yields nothing where they are. Only somebody of a group that the requirement names counts, and the initiator never does. A quorum of
+    keys that show nothing approved whatever some page showed them, so it is refused by a rule of its own.
     """
     people = _distinct(approvers)
     stepped_back = people.pop(initiator, None)
     named = {group for group, _ in requirement.approvals}
-    eligible = {person: groups & named for person, groups in people.items() if groups & named}
+    eligible = {person: found.groups & named for person, found in people.items() if found.groups & named}
     missing = unfilled(requirement, eligible)
     if missing or len(eligible) < requirement.people:
         if stepped_back is not None:
@@ -119,13 +122,24 @@ def satisfied(requirement: Requirement, approvers: AbstractSet[Approver], initia
             people=requirement.people,
             missing=[f"{missing.count(group)} of {group}" for group in sorted(set(missing))],
         )
+    displaying = sorted(person for person in eligible if people[person].displays)
+    if len(displaying) < requirement.displaying:
+        yield Refusal(
+            Rule.DISPLAYING_MISSING,
+            document="TransferIntent",
+            displaying=displaying,
+            needed=requirement.displaying,
+            missing=requirement.displaying - len(displaying),
+            of=sorted(named),
+        )
 
 
-def _distinct(approvers: AbstractSet[Approver]) -> dict[str, frozenset[str]]:
-    """Groups by person. Someone given twice counts once, and only with the groups that both times agree on."""
-    people: dict[str, frozenset[str]] = {}
-    for approver in approvers:
-        people[approver.person] = people.get(approver.person, approver.groups) & approver.groups
+def _distinct(approvers: AbstractSet[Approver]) -> dict[str, Approver]:
+    """By person. Someone given twice counts once, and only with what both times agree on."""
+    people: dict[str, Approver] = {}
+    for each in approvers:
+        other = people.get(each.person, each)
+        people[each.person] = Approver(each.person, each.groups & other.groups, each.displays and other.displays)
     return people
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 
 from custody.rules.facts import QUANTITIES, SETTLED, Facts
 from custody.rules.ledger import canonical
-from custody.rules.requirement import Decision, PolicyInForce, stricter
+from custody.rules.requirement import Decision, PolicyInForce, displaying_floor, stricter
 from custody.rules.typed import ZERO32
 from custody.rules.wallets import Tier
 
@@ -62,12 +62,12 @@ def decided(bundles: Sequence[PolicyInForce], facts: Facts) -> Decision:
         people = max(people, floors.people_for(tier, asset, amount))
     if len(answers) == 1 and (answers[0].requirement is None or (automatic and not people)):
         return answers[0]
-    return _joined(answers, people, automatic=automatic)
+    return _joined(answers, people, displaying_floor(tier), automatic=automatic)
 
 
-def _joined(answers: Sequence[Decision], people: int, *, automatic: bool) -> Decision:
-    """The stricter of all, with at least so many people; the same one for the same answers, which policies remember too."""
-    key = (people, automatic, *map(id, answers))
+def _joined(answers: Sequence[Decision], people: int, displaying: int, *, automatic: bool) -> Decision:
+    """The stricter of all, with at least so many people and keys that display; the same for the same answers, as policies remember."""
+    key = (people, displaying, automatic, *map(id, answers))
     known = _JOINED.get(key)
     if known is not None:
         return known[1]
@@ -76,7 +76,7 @@ def _joined(answers: Sequence[Decision], people: int, *, automatic: bool) -> Dec
         decision = stricter(decision, answer)
     if not automatic:
         decision = decision.by_people()
-    return _remember(_JOINED, key, (answers, decision.with_people(people)))[1]
+    return _remember(_JOINED, key, (answers, decision.with_people(people, displaying)))[1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,9 @@ class Outcome(StrEnum):
 class Requirement:
     """Who has to approve: how many of each group, after how many seconds, and how many distinct people at the least.
 
+    `displaying` is how many of these people have to approve with a key that shows what it signs (EIP-712): a passkey shows nothing, so
+    a page that lies about the transfer could gather any number of them.
+
     Empty approvals, a threshold below one or a group named twice cannot be constructed: an empty quorum is one that anybody
     reaches. One person fills one slot, so `people` is never below the sum of the thresholds; the constructor raises it.
     """
@@ -37,6 +40,7 @@ class Requirement:
     approvals: tuple[tuple[str, int], ...]
     delay: int = 0
     people: int = 0
+    displaying: int = 0
 
     def __post_init__(self) -> None:
         named = dict(self.approvals)
@@ -49,31 +53,60 @@ class Requirement:
                 raise InvalidInput(
                     "approvals", Rule.THRESHOLD_OUT_OF_RANGE, f"{needed!r} of {group}", f"1 to {MOST_APPROVALS}"
                 )
-        for name, value in (("delay", self.delay), ("people", self.people)):
+        for name, value in (("delay", self.delay), ("people", self.people), ("displaying", self.displaying)):
             if type(value) is not int or value < 0:
                 raise InvalidInput(name, Rule.THRESHOLD_OUT_OF_RANGE, repr(value), "0 or more")
         object.__setattr__(self, "approvals", tuple(sorted(self.approvals)))
-        object.__setattr__(self, "people", max(self.people, sum(named.values())))
+        if self.displaying > MOST_APPROVALS:
+            raise InvalidInput(
+                "displaying", Rule.THRESHOLD_OUT_OF_RANGE, repr(self.displaying), f"0 to {MOST_APPROVALS}"
+            )
+        object.__setattr__(self, "people", max(self.people, sum(named.values()), self.displaying))
 
     def joined(self, other: "Requirement") -> "Requirement":
-        """The stricter of both: per group the larger threshold, the longer delay, the more people."""
+        """The stricter of both: per group the larger threshold, the longer delay, the more people and keys that display."""
         groups = dict(self.approvals)
         for group, needed in other.approvals:
             groups[group] = max(needed, groups.get(group, 0))
-        return Requirement(tuple(groups.items()), max(self.delay, other.delay), max(self.people, other.people))
+        return Requirement(
+            tuple(groups.items()),
+            max(self.delay, other.delay),
+            max(self.people, other.people),
+            max(self.displaying, other.displaying),
+        )
 
-    def of_people(self, least: int) -> "Requirement":
-        """The same with at least so many distinct people: how a seat's own floor joins in."""
-        return replace(self, people=max(self.people, least))
+    def of_people(self, least: int, displaying: int = 0) -> "Requirement":
+        """The same with at least so many distinct people, and keys that display among theirs: how a seat's own floor joins in."""
+        return replace(self, people=max(self.people, least), displaying=max(self.displaying, displaying))
 
     def __str__(self) -> str:
         asked = ", ".join(f"{needed} of {group}" for group, needed in self.approvals)
         more = f", {self.people} people in all" if self.people > sum(n for _, n in self.approvals) else ""
-        return f"{asked}{more}" + (f", after {exact_span(self.delay)}" if self.delay else "")
+        shown = f", {self.displaying} by a key that displays" if self.displaying else ""
+        return f"{asked}{more}{shown}" + (f", after {exact_span(self.delay)}" if self.delay else "")
 
     def to_json(self) -> dict[str, Any]:
-        """`{"approvals": {group: n}, "delay": seconds, "people": n}`, for a decision record."""
-        return {"approvals": dict(self.approvals), "delay": self.delay, "people": self.people}
+        """`{"approvals": {group: n}, "delay": seconds, "people": n}`, for a decision record, and `"displaying": n` where any are.
+
+        Left out at zero, so that an answer of before there was such a clause is still the same record.
+        """
+        shown = {"displaying": self.displaying} if self.displaying else {}
+        return {"approvals": dict(self.approvals), "delay": self.delay, "people": self.people, **shown}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Requirement":
+        """As `to_json` wrote it; raises KeyError, TypeError, ValueError or InvalidInput for anything else."""
+        approvals = tuple((str(group), int(needed)) for group, needed in data["approvals"].items())
+        return cls(approvals, data["delay"], data["people"], data.get("displaying", 0))
+
+
+COLD_DISPLAYING: Final = 1
+"""Keys that display among those who approve anything out of cold, whatever a bundle says (docs/decisions/0014)."""
+
+
+def displaying_floor(tier: Tier | None) -> int:
+    """How many keys that display every approval out of a tier needs, whatever a bundle says. An unknown tier is the strictest."""
+    return 0 if tier in (Tier.CUSTOMER_HOT, Tier.OPERATIONAL) else COLD_DISPLAYING
 
 
 def exact_span(seconds: int) -> str:
@@ -126,11 +159,11 @@ class Decision:
         """The same without automatic: for a full counter, a clock in doubt, a price that is not known well enough."""
         return self if self.outcome is not Outcome.AUTOMATIC else replace(self, outcome=Outcome.REQUIRE)
 
-    def with_people(self, least: int) -> Self:
-        """The same with at least so many distinct people; one or more takes automatic away. How floors join in."""
-        if self.requirement is None or least < 1:
+    def with_people(self, least: int, displaying: int = 0) -> Self:
+        """The same with at least so many distinct people and keys that display; one or more takes automatic away. How floors join in."""
+        if self.requirement is None or (least < 1 and displaying < 1):
             return self
-        return replace(self.by_people(), requirement=self.requirement.of_people(least))
+        return replace(self.by_people(), requirement=self.requirement.of_people(least, displaying))
 
     def refusals(self) -> Iterator[Refusal]:
         """Why it was denied: facts first, then each deny, else that nothing permits it. Nothing for any other outcome."""

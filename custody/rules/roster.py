@@ -19,6 +19,9 @@ from custody.rules.wallets import DEVNET_CHAINS, Chain
 
 SCOPES: Final = ("read", "propose", "settle")
 CLOCKS: Final = ("wall", "statement")
+SHOWING_LEAST: Final = 2
+"""People with a key that displays. Rosters and bundles need one among their signers, so a deployment that lost its only one would stay
+as it is for ever, and its cold coins with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +126,16 @@ class Roster:
         return {key: person for person in self.version.people for key in person.keys}
 
     @cached_property
+    def _displaying(self) -> frozenset[Key]:
+        return frozenset(
+            key for p in self.version.people for key, shows in zip(p.keys, p.displays, strict=False) if shows
+        )
+
+    def displays(self, key: Key) -> bool:
+        """Whether this version says of a person's key that it shows what it signs; never of a scheme that is handed 32 bytes."""
+        return key.scheme in DISPLAYING and key in self._displaying
+
+    @cached_property
     def seats(self) -> dict[str, RosterSeat]:
         """Seats by name."""
         return {seat.id: seat for seat in self.version.seats}
@@ -147,6 +160,19 @@ class Roster:
             document = type(signed.message).__name__
             yield Refusal(Rule.QUORUM_NOT_REACHED, document=document, signed=sorted(counted), needed=needed)
 
+    def check_displaying(self, signed: Signed[Struct], among: Iterable[str] | None, now: int) -> Iterator[Refusal]:
+        """Whether somebody signed with a key that displays: for what decides who may sign at all, a page's word is not enough.
+
+        `among` narrows who counts, as in `check_quorum`.
+        """
+        shown = Signed(signed.message, tuple(s for s in signed.signatures if self.displays(s.key)))
+        signers = self.people_who_signed(shown, now)
+        if signers if among is None else signers & frozenset(among):
+            return
+        yield Refusal(
+            Rule.DISPLAYING_MISSING, document=type(signed.message).__name__, displaying=[], needed=1, missing=1
+        )
+
     def check_certificate(self, signed: Signed[WalletCertificate], now: int) -> Iterator[Refusal]:
         """A wallet certificate against this roster: its shape, each seat's identity signature, the quorum of people."""
         certificate = signed.message
@@ -161,6 +187,7 @@ class Roster:
             if seat and not (seat_key.signature.key == seat.identity and seat_key.signature.is_over(digest)):
                 yield Refusal(Rule.SIGNATURE_INVALID, document="WalletKey", signer=seat.id)
         yield from self.check_quorum(signed, self.version.thresholds.certificate, None, now)
+        yield from self.check_displaying(signed, None, now)
 
 
 def relayer_key(relayer: Relayer) -> Key:
@@ -256,6 +283,12 @@ def _check_roles(version: RosterVersion) -> Iterator[Refusal]:
             if displays and key.scheme not in DISPLAYING:
                 field = f"person:{person.id}.displays"
                 yield Refusal(Rule.NOT_DISPLAYING, field=field, key=str(key), want=", ".join(sorted(DISPLAYING)))
+    showing = sorted(person.id for person in version.people if any(person.displays))
+    if len(showing) < SHOWING_LEAST:
+        missing = SHOWING_LEAST - len(showing)
+        yield Refusal(
+            Rule.DISPLAYING_MISSING, field="roster.people", displaying=showing, needed=SHOWING_LEAST, missing=missing
+        )
     for client in version.clients:
         if odd := sorted(set(client.scopes) - set(SCOPES)):
             yield Refusal(Rule.MALFORMED, field=f"client:{client.id}.scopes", got=odd, want=", ".join(SCOPES))
@@ -273,6 +306,7 @@ def check_genesis(signed: Signed[RosterVersion], now: int) -> Iterator[Refusal]:
     for name, keys in named_keys(version).items():
         if not signers & set(keys):
             yield Refusal(Rule.SIGNATURE_MISSING, document="RosterVersion", signer=name)
+    yield from Roster(signed, version.struct_hash).check_displaying(signed, None, now)
     for person in version.people:
         if person.expires <= now:
             yield Refusal(Rule.SIGNER_EXPIRED, person=person.id, expired=person.expires, now=now)
@@ -294,6 +328,7 @@ def check_agreed(old: Roster, signed: Signed[RosterVersion], now: int) -> Iterat
     if new.not_before < old.version.not_before + old.version.delay:
         yield Refusal(Rule.TOO_EARLY, not_before=new.not_before, delay=old.version.delay, now=now)
     yield from old.check_quorum(signed, old.version.thresholds.roster, None, now)
+    yield from old.check_displaying(signed, None, now)  # by the old one's word: a new one would name its own keys so
     joined = Roster(signed, old.domain.genesis)
     yield from joined.check_quorum(signed, new.thresholds.roster, None, now)
 

@@ -14,7 +14,7 @@ from custody.rules.approvals import satisfied
 from custody.rules.certificates import WalletCertificate, check_succession
 from custody.rules.payouts import LeafKind, apply_owner_calls, check_void
 from custody.rules.refusals import Refusal, Rule
-from custody.rules.requirement import Outcome
+from custody.rules.requirement import Outcome, displaying_floor
 from custody.rules.seat_case import Case, Item
 from custody.rules.seat_journal import anchor_key, counted
 from custody.rules.seat_request import BundleInForce
@@ -54,14 +54,15 @@ def check_automatic(case: Case) -> Iterator[Refusal]:
 
 
 def check_floors(case: Case) -> Iterator[Refusal]:
-    """This seat's own minimum of people by tier and native amount, whatever policy and statement say."""
+    """This seat's own minimum of people by tier and native amount, and of keys that display out of cold, whatever anybody says."""
     for item in case.items:
-        decision, floor = case.decisions.get(item.digest), case.floor(item)
+        decision, floor, shown = case.decisions.get(item.digest), case.floor(item), displaying_floor(case.tier)
         if floor is None:
             yield Refusal(Rule.UNKNOWN_ASSET, asset=item.intent.asset, want="an asset with floors")
-        elif floor and decision is not None and decision.requirement is not None:
+        elif (floor or shown) and decision is not None and decision.requirement is not None:
             counted_people = case.approvers[item.digest].approvers
-            yield from satisfied(decision.requirement.of_people(floor), counted_people, item.intent.initiator)
+            asked = decision.requirement.of_people(floor, shown)
+            yield from satisfied(asked, counted_people, item.intent.initiator)
 
 
 def check_delay(case: Case) -> Iterator[Refusal]:
@@ -158,6 +159,7 @@ def check_rotation_quorum(case: Case) -> Iterator[Refusal]:
     if rotation is None:
         return
     yield from case.roster.check_quorum(rotation, case.roster.version.thresholds.certificate, None, case.time)
+    yield from case.roster.check_displaying(rotation, None, case.time)
     old, new = case.certificate, case.certificates.get(rotation.message.new)
     if old is None or old != case.line[-1] or rotation.message.old != old.struct_hash:
         yield Refusal(Rule.CERTIFICATE_OLDER, got=rotation.message.old.hex(), want="the wallet's newest certificate")

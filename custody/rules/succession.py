@@ -65,6 +65,7 @@ def check_signed(signed: Signed[PolicyActivation], terms: Terms, roster: Roster,
         yield Refusal(Rule.SIGNER_UNKNOWN, field="author", got=author, want="a person of the roster")
     owners = frozenset(version.policy_owners) - {author}
     yield from roster.check_quorum(signed, max(terms.owners, version.thresholds.policy), owners, now)
+    yield from roster.check_displaying(signed, owners, now)
     if terms.people:
         group = {person.id for person in version.people if terms.group in person.groups} - {author}
         yield from roster.check_quorum(signed, terms.people, group, now)

@@ -10,9 +10,11 @@ from custody.rules.refusals import Refusal, Rule
 def people_missing(refusals: Iterable[Refusal]) -> str:
     """Who is still asked for, such as `1 of risk, 1 of treasury`; empty where nobody is.
 
-    Reads `quorum_not_reached`: its open slots, or how many more people of the groups that were named.
+    Reads `quorum_not_reached`: its open slots, or how many more people of the groups that were named; and whether somebody has to
+    approve with a key that displays what it signs.
     """
-    found = [refusal for refusal in refusals if refusal.rule is Rule.QUORUM_NOT_REACHED]
+    asked = (Rule.QUORUM_NOT_REACHED, Rule.DISPLAYING_MISSING)
+    found = [refusal for refusal in refusals if refusal.rule in asked]
     return ", ".join(dict.fromkeys(name for refusal in found for name in _missing(refusal)))
 
 
@@ -24,7 +26,7 @@ def waits_for(refusals: Iterable[Refusal]) -> str:
 def _plain(refusal: Refusal) -> str:
     told = refusal.operands
     match refusal.rule:
-        case Rule.QUORUM_NOT_REACHED if who := people_missing([refusal]):
+        case Rule.QUORUM_NOT_REACHED | Rule.DISPLAYING_MISSING if who := people_missing([refusal]):
             return f"{who} ({refusal.rule.value})"
         case Rule.DELAY if isinstance(until := told.get("until"), int):
             return f"the time-lock, until {words.at(until)} ({refusal.rule.value})"
@@ -39,6 +41,11 @@ def _plain(refusal: Refusal) -> str:
 
 
 def _missing(refusal: Refusal) -> Iterator[str]:
+    if refusal.rule is Rule.DISPLAYING_MISSING:
+        groups = refusal.operands.get("of")
+        of = f" of {', '.join(str(group) for group in groups)}" if isinstance(groups, list) and groups else ""
+        yield f"{refusal.operands.get('missing')}{of} by a key that displays (keystore or hardware wallet)"
+        return
     slots, approved, people = (refusal.operands.get(name) for name in ("missing", "approved", "people"))
     if isinstance(slots, list) and slots:
         yield from (str(slot) for slot in slots)

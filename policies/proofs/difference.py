@@ -171,6 +171,8 @@ def _confirmed(lost: Lost, strict: Decision, loose: Decision) -> bool:
             return strict.outcome is not Outcome.AUTOMATIC and loose.outcome is Outcome.AUTOMATIC
         case Loss.APPROVALS:
             return dict(was.approvals).get(lost.what, 0) > dict(now.approvals).get(lost.what, 0)
+        case Loss.DISPLAYING:
+            return was.displaying > now.displaying
         case Loss.DELAY:
             return was.delay > now.delay
         case Loss.FLOOR:

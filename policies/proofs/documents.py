@@ -208,7 +208,8 @@ def _claims(old: Bundle, new: Bundle) -> Iterator[Change]:
 
 def _told(claim: Claim) -> str:
     conditions = ", ".join(str(condition) for condition in claim.when)
-    asked = f"{claim.people} people of {claim.groups} groups after {exact_span(claim.delay)}"
+    shown = f", {claim.displaying} by a key that displays," if claim.displaying else ""
+    asked = f"{claim.people} people of {claim.groups} groups{shown} after {exact_span(claim.delay)}"
     return f"{conditions}: {'denied' if claim.denied else asked}"
 
 

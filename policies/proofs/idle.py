@@ -89,11 +89,15 @@ def _covers(other: PolicyRule, rule: PolicyRule, answer: Answer, questions: Ques
     if other.kind is not rule.kind or rule.kind is Kind.PERMIT:
         return False
     asks = dict(other.approvals)
-    if other.delay < rule.delay or any(asks.get(group, 0) < needed for group, needed in rule.approvals):
+    if (
+        other.delay < rule.delay
+        or other.displaying < rule.displaying
+        or any(asks.get(group, 0) < needed for group, needed in rule.approvals)
+    ):
         return False
     alike = not questions.is_possible(answer.matches[other.id], z3.Not(answer.matches[rule.id]))
     covered = not questions.is_possible(answer.matches[rule.id], z3.Not(answer.matches[other.id]))
-    same = (other.approvals, other.delay) == (rule.approvals, rule.delay)
+    same = (other.approvals, other.displaying, other.delay) == (rule.approvals, rule.displaying, rule.delay)
     # of two that say the same, the later one is told
     return covered and not (alike and same and rule.id < other.id)
 

@@ -17,6 +17,7 @@ class Loss(StrEnum):
     DENIAL = "a denial"
     PEOPLE = "people: it goes by itself"
     APPROVALS = "approvals"
+    DISPLAYING = "keys that display"
     FLOOR = "a seat's floor"
     DELAY = "a delay"
 
@@ -47,6 +48,9 @@ def losses(strict: Answer, loose: Answer) -> Mapping[Lost, z3.BoolRef]:
     for group, thresholds in strict.groups.items():
         fewer = [z3.And(strict.asks(group, needed), z3.Not(loose.asks(group, needed))) for needed in thresholds]
         found[Lost(Loss.APPROVALS, group)] = z3.And(both, z3.Or(*fewer))
+    for needed in strict.displayings:
+        fewer_shown = z3.And(strict.shows(needed), z3.Not(loose.shows(needed)))
+        found[Lost(Loss.DISPLAYING, str(needed))] = z3.And(both, fewer_shown)
     for seconds in strict.delays:
         shorter = z3.And(strict.waits(seconds), z3.Not(loose.waits(seconds)))
         found[Lost(Loss.DELAY, exact_span(seconds))] = z3.And(both, shorter)

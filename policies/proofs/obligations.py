@@ -81,6 +81,7 @@ class Prover:
                 z3.Not(self.answer.automatic),
                 self._people() >= claim.people,
                 self.answer.groups_asked >= claim.groups,
+                self.answer.shows(claim.displaying),
                 self.answer.waits(claim.delay),
             )
             broken = z3.And(broken, z3.Not(enough))
@@ -283,8 +284,9 @@ def _breaks(bundle: Bundle, claim: Claim, facts: Facts, told: Decision) -> bool:
     if claim.denied or told.outcome is Outcome.AUTOMATIC:
         return True
     people = max(told.requirement.people, _floor(bundle, facts))
-    asked = told.requirement.approvals
-    return people < claim.people or len(asked) < claim.groups or told.requirement.delay < claim.delay
+    asked, shown = told.requirement.approvals, told.requirement.displaying
+    fewer = people < claim.people or len(asked) < claim.groups or shown < claim.displaying
+    return fewer or told.requirement.delay < claim.delay
 
 
 def _floor(bundle: Bundle, facts: Facts) -> int:

@@ -187,6 +187,17 @@ class Answer:
         return self._any([rule for rule in self._asking if rule.delay >= seconds])
 
     @cached_property
+    def displayings(self) -> tuple[int, ...]:
+        """Every number of keys that display which some rule asks for, ascending."""
+        return tuple(sorted({rule.displaying for rule in self._asking if rule.displaying}))
+
+    def shows(self, needed: int) -> z3.BoolRef:
+        """At least so many approvals by keys that display are asked for."""
+        if needed <= 0:
+            return _ALWAYS
+        return self._any([rule for rule in self._asking if rule.displaying >= needed])
+
+    @cached_property
     def slots(self) -> z3.ArithRef:
         """People that the groups' thresholds ask for together; one person fills one slot."""
         return z3.Sum([z3.IntVal(0), *(self.count(group) for group in self.groups)])

@@ -45,6 +45,7 @@ class Told:
     rules: frozenset[str]
     approvals: frozenset[tuple[str, int]] = frozenset()
     delay: int = 0
+    displaying: int = 0
 
     @classmethod
     def of(cls, decision: Decision) -> "Told":
@@ -52,18 +53,19 @@ class Told:
         asked = decision.requirement
         if asked is None:
             return cls(Outcome.DENY, bool(decision.faults), frozenset(decision.denied_by))
-        return cls(decision.outcome, False, frozenset(decision.matched), frozenset(asked.approvals), asked.delay)
+        groups, matched = frozenset(asked.approvals), frozenset(decision.matched)
+        return cls(decision.outcome, False, matched, groups, asked.delay, asked.displaying)
 
 
-def asked_by(rules: Iterable[PolicyRule]) -> tuple[frozenset[tuple[str, int]], int]:
-    """The most that any of these rules asks of each group, and the longest delay."""
+def asked_by(rules: Iterable[PolicyRule]) -> tuple[frozenset[tuple[str, int]], int, int]:
+    """The most that any of these rules asks of each group, the longest delay, and the most keys that display."""
     groups: dict[str, int] = {}
-    delay = 0
+    delay = displaying = 0
     for rule in rules:
-        delay = max(delay, rule.delay)
+        delay, displaying = max(delay, rule.delay), max(displaying, rule.displaying)
         for group, needed in rule.approvals:
             groups[group] = max(needed, groups.get(group, 0))
-    return frozenset(groups.items()), delay
+    return frozenset(groups.items()), delay, displaying
 
 
 class Engine(Protocol):

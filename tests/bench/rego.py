@@ -61,7 +61,7 @@ outcome := "DENY" if denied
 outcome := "AUTOMATIC" if automatic
 outcome := "REQUIRE" if { not denied; not automatic }
 decision := {"outcome": "DENY", "matched": asking | deny, "denied_by": deny, "impossible": impossible} if denied
-decision := {"outcome": outcome, "matched": asking, "approvals": approvals, "delay": delay} if not denied
+decision := {"outcome": outcome, "matched": asking, "approvals": approvals, "delay": delay, "displaying": displaying} if not denied
 approvals[group] := most if {
     some group in data.groups
     asks := [needed | some id in asking; needed := data.asks[id][group]]
@@ -69,6 +69,7 @@ approvals[group] := most if {
     most := max(asks)
 }
 delay := max([data.delays[id] | some id in asking])
+displaying := max([data.displaying[id] | some id in asking])
 """
 """Semantics 2 and 3 of the language."""
 
@@ -98,6 +99,7 @@ class Rego:
             "asks": asks,
             "groups": sorted({group for asked in asks.values() for group in asked}),
             "delays": {rule.id: rule.delay for rule in bundle.rules},
+            "displaying": {rule.id: rule.displaying for rule in bundle.rules},
         }
         self._interpreter.add_data(data)
         self._compiled = self._interpreter.build(None, [_ENTRY])
@@ -125,7 +127,8 @@ class Rego:
             impossible = bool(answer["impossible"])
             return Told(Outcome.DENY, impossible, frozenset() if impossible else frozenset(answer["denied_by"]))
         asked = frozenset(answer["approvals"].items())
-        return Told(Outcome(answer["outcome"]), False, frozenset(answer["matched"]), asked, answer["delay"])
+        outcome, matched = Outcome(answer["outcome"]), frozenset(answer["matched"])
+        return Told(outcome, False, matched, asked, answer["delay"], answer["displaying"])
 
     def _answer(self) -> Any:
         output = self._interpreter.query_bundle_entrypoint(self._compiled, _ENTRY)

@@ -28,9 +28,22 @@ from custody.rules.statements import AssetCoverage, Statement
 from custody.rules.transfers import Transfer
 from custody.rules.typed import ZERO32, Struct
 from custody.rules.wallets import Chain, Tier
+from tests.fakes.authenticator import HONEST, Lies
 from tests.fakes.seat import BITCOIN, EVM, NOW, YEAR, ed25519, secp256k1, signed_by
 from tests.fakes.store import FakeStore
-from tests.fakes.trust import ASSETS, BTC, ETH, GROUPS, PAYEE, FakePolicy, answers, bundle, internal_address, world
+from tests.fakes.trust import (
+    ASSETS,
+    BTC,
+    ETH,
+    GROUPS,
+    PAYEE,
+    FakePolicy,
+    answers,
+    bundle,
+    internal_address,
+    passkey,
+    world,
+)
 
 DERIVE: Final = ChainDeriver()
 DAY: Final = 86_400
@@ -172,6 +185,11 @@ def approval(transfer: Transfer, person: str, key: str = "", over: Struct | None
     """A person's yes; under another's key, or over another message, where told."""
     digest = world().domain.digest(over or transfer.intent)
     return Approval(transfer.digest, person, secp256k1(key or person).sign(digest))
+
+
+def by_passkey(transfer: Transfer, person: str, lies: Lies = HONEST) -> Approval:
+    """A person's yes in a browser."""
+    return Approval(transfer.digest, person, passkey(person).over(world().domain.digest(transfer.intent), lies))
 
 
 def no(transfer: Transfer, by: str, reason: str = "not this one") -> Signed[Any]:

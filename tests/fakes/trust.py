@@ -38,6 +38,7 @@ from custody.rules.signatures import Signed
 from custody.rules.statements import AssetCoverage, ChainHeight, IntentFacts, SafeState, SeatPosition, Statement
 from custody.rules.typed import ZERO32, ZERO_ADDRESS, Domain
 from custody.rules.wallets import Address, Chain, Tier
+from tests.fakes.authenticator import Authenticator, Lies
 from tests.fakes.seat import (
     BITCOIN,
     COLD,
@@ -88,12 +89,21 @@ FLOORS: Final = Floors(
 TWO: Final = Requirement((("operations", 1), ("risk", 1)))
 
 
+@cache
+def passkey(name: str) -> Authenticator:
+    """A person's passkey, beside their device."""
+    return Authenticator(f"{name}'s passkey")
+
+
 class Trusted(Deployment):
     """Four people in groups, an address authority, and API clients for each role."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        people = tuple(Person(n, n.title(), g, (secp256k1(n).key,), (True,), NOW + YEAR) for n, g in GROUPS.items())
+        people = tuple(
+            Person(n, n.title(), g, (secp256k1(n).key, passkey(n).key), (True, False), NOW + YEAR)
+            for n, g in GROUPS.items()
+        )
         clients = tuple(ApiClient(n, ed25519(n).key, s, role, NOW + YEAR) for n, (s, role) in CLIENTS.items())
         self.version = replace(
             self.version,
@@ -194,6 +204,8 @@ class Ask:
     intent: Mapping[str, Any] = field(default_factory=dict)
     proposer: str = "backend"
     approvers: tuple[str, ...] = ("ana", "bo")
+    passkeys: Mapping[str, Lies] = field(default_factory=dict)
+    """Which of them approve in a browser, and what it says instead of the truth."""
     enrolment: Mapping[str, Any] = field(default_factory=dict)
     authority: str = "authority"
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -280,7 +292,12 @@ def _transfer(ask: Ask, number: int) -> Transfer:
     )
     signer = secp256k1(ask.proposer) if ask.proposer in GROUPS else ed25519(ask.proposer)
     digest = w.domain.digest(intent)
-    approvals = tuple(Approval(digest, name, secp256k1(name).sign(digest)) for name in ask.approvers)
+    approvals = tuple(
+        Approval(
+            digest, n, passkey(n).over(digest, ask.passkeys[n]) if n in ask.passkeys else secp256k1(n).sign(digest)
+        )
+        for n in ask.approvers
+    )
     signed = signed_by(enrolment, w.domain, [secp256k1(ask.authority)]) if enrolment else None
     return Transfer(signed_by(proposal, w.domain, [signer]), intent, approvals, signed)
 

@@ -15,8 +15,9 @@ from custody.rules.intents import TransferIntent
 from custody.rules.refusals import Rule
 from custody.rules.requirement import MOST_APPROVALS, Requirement
 from custody.rules.roster import Roster
-from custody.rules.signatures import Signed
+from custody.rules.signatures import Signature, Signed
 from custody.rules.typed import ZERO32, ZERO_ADDRESS, Domain
+from tests.fakes.authenticator import Authenticator
 from tests.unit.signers import ETH, GENESIS, LATER, NOW, ROSTER, VERSION_1, Signer, person
 
 PEOPLE: Final = {
@@ -100,6 +101,37 @@ def test_a_floor_asks_for_more_people_than_slots(names: list[str], enough: bool)
     assert (not list(satisfied(needed, approvers(*names), "backend"))) is enough
 
 
+@pytest.mark.parametrize(
+    ("showing", "needed", "enough"),
+    [
+        pytest.param([], 0, True, id="nobody asks"),
+        pytest.param(["ana"], 1, True, id="one of them showed it"),
+        pytest.param([], 1, False, id="passkeys alone"),
+        pytest.param(["ana"], 2, False, id="one where two are asked"),
+        pytest.param(["ana", "cleo"], 2, True, id="both"),
+        pytest.param(["fay"], 1, False, id="somebody of a group that nobody named"),
+        pytest.param(["backend"], 1, False, id="the initiator"),
+    ],
+)
+def test_some_keys_have_to_display(showing: list[str], needed: int, enough: bool) -> None:
+    """A quorum of keys that show nothing is refused by a rule of its own, which says how many are missing."""
+    names = {"ana", "cleo", "fay", "backend"}
+    who = frozenset(Approver(n, frozenset(PEOPLE.get(n, ("risk",))), displays=n in showing) for n in names)
+    requirement = replace(asked("1 of operations", "1 of risk"), displaying=needed)
+    found = list(satisfied(requirement, who, "backend"))
+    assert [r.rule for r in found] == ([] if enough else [Rule.DISPLAYING_MISSING])
+    if not enough:
+        eligible = len({*showing} & {"ana", "cleo"})
+        assert (found[0].operands["missing"], found[0].operands["of"]) == (needed - eligible, ["operations", "risk"])
+
+
+def test_somebody_given_twice_displays_if_both_times() -> None:
+    """As with groups: what both agree on."""
+    twice = frozenset({Approver("ana", frozenset({"risk"}), displays=shown) for shown in (True, False)})
+    found = [r.rule for r in satisfied(replace(asked("1 of risk"), displaying=1), twice, "backend")]
+    assert found == [Rule.DISPLAYING_MISSING]
+
+
 def test_somebody_given_twice_counts_once() -> None:
     """Two entries for one person are one person, with the groups both agree on."""
     twice = frozenset({Approver("ana", frozenset({"risk"})), Approver("ana", frozenset({"operations"}))})
@@ -160,6 +192,7 @@ def test_larger_rosters_and_one_more_person(
         pytest.param((("risk", 1), ("risk", 2)), 0, 0, id="a group twice"),
         pytest.param((("risk", 1),), -1, 0, id="negative delay"),
         pytest.param((("risk", 1),), 0, -1, id="negative people"),
+        pytest.param((("risk", 1),), 0, True, id="a boolean of people"),
     ],
 )
 def test_requirements_that_cannot_be(approvals: tuple[tuple[str, int], ...], delay: int, people: int) -> None:
@@ -243,7 +276,10 @@ def test_groups_are_those_of_then_and_of_now() -> None:
         2, people=(replace(person("ana"), groups=("risk",)), replace(person("bo"), groups=("risk", "treasury")))
     )
     counted = count([approval("ana"), approval("bo")], INTENT, DIGEST, ROSTER, newest, NOW)
-    assert counted.approvers == {Approver("ana", frozenset()), Approver("bo", frozenset({"treasury"}))}
+    assert counted.approvers == {
+        Approver("ana", frozenset(), displays=True),
+        Approver("bo", frozenset({"treasury"}), displays=True),
+    }
 
 
 @pytest.mark.parametrize(
@@ -259,6 +295,43 @@ def test_the_wrong_roster_counts_nobody(pinned: Roster, newest: Roster, rule: Ru
     counted = count([approval("ana")], INTENT, DIGEST, pinned, newest, NOW)
     assert counted.approvers == frozenset()
     assert [r.rule for r in counted.ignored] == [rule]
+
+
+ANAS: Final = Authenticator("ana's passkey")
+
+
+def with_passkey(version: int, **changes: object) -> Roster:
+    """A version that gives ana a passkey."""
+    ana = VERSION_1.people[0]
+    said = {"keys": (*ana.keys, ANAS.key), "displays": (*ana.displays, False)} | changes
+    hers = replace(ana, **said)  # type: ignore[arg-type]
+    return roster(version, people=(hers, *VERSION_1.people[1:]))
+
+
+@pytest.mark.parametrize(
+    ("pinned", "newest", "signature", "displays"),
+    [
+        pytest.param(with_passkey(1), with_passkey(2), ANAS.over(DIGEST), False, id="a passkey shows nothing"),
+        pytest.param(with_passkey(1), with_passkey(2), approval("ana").signature, True, id="a device does"),
+        pytest.param(with_passkey(1), with_passkey(2), approval("ana", "ana's laptop").signature, False, id="a PEM file"),
+        pytest.param(
+            with_passkey(1), with_passkey(2, displays=(False, False, False)), approval("ana").signature, False,
+            id="a device that was found not to",
+        ),
+        pytest.param(
+            with_passkey(1, displays=(False, False, False)), with_passkey(2), approval("ana").signature, False,
+            id="a device that did not then",
+        ),
+        pytest.param(
+            with_passkey(1, displays=(True, True, True)), with_passkey(2, displays=(True, True, True)), ANAS.over(DIGEST),
+            False, id="a passkey, whatever a roster says",
+        ),
+    ],
+)  # fmt: skip
+def test_whose_key_displays(pinned: Roster, newest: Roster, signature: Signature, displays: bool) -> None:
+    """By the word of both versions, key by key, and never a key that is handed 32 bytes."""
+    (found,) = count([Approval(DIGEST, "ana", signature)], INTENT, DIGEST, pinned, newest, NOW).approvers
+    assert (found.person, found.displays) == ("ana", displays)
 
 
 def test_an_approval_travels_as_json() -> None:

@@ -283,7 +283,8 @@ class TestApprovals:
         laptop = secp256k1("bo's laptop").key
         version = roster().version
         people = tuple(
-            replace(p, keys=(*p.keys, laptop), displays=(True, True)) if p.id == "bo" else p for p in version.people
+            replace(p, keys=(*p.keys, laptop), displays=(*p.displays, True)) if p.id == "bo" else p
+            for p in version.people
         )
         both = Roster(Signed(replace(version, people=people), ()), world().domain.genesis)
         api = Api(treasury=Treasury(kernel=kernel(rosters=(both,))))

@@ -108,7 +108,7 @@ BTC_ONLY: Final = {"ETH": "10 ETH", "USDX": "50,000 USDX", "USDN": "50,000 USDN"
         ),
         pytest.param(_set("limits.Cap", {}), "limits.yaml:Cap", id="limit with a capital"),
         pytest.param(
-            _set("limits.hot_wallet_cap", None), "rules.yaml:rules[16].when.dest_balance_after", id="limit a rule needs"
+            _set("limits.hot_wallet_cap", None), "rules.yaml:rules[19].when.dest_balance_after", id="limit a rule needs"
         ),
         pytest.param(_set("limits", {}), "limits.yaml:", id="no limits"),
         pytest.param(_set("floors.people.customer_cold", None), "floors.yaml:people", id="floors without cold"),

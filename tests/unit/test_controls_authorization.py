@@ -7,13 +7,13 @@ from typing import Any, Final
 
 import pytest
 
-from custody.flows import authorization
+from custody.flows import authorization, proposals
 from custody.flows.authorization import Withheld
 from custody.flows.kernel import check_frozen
 from custody.flows.ports import UnitOfWork
 from custody.flows.reversals import check_reversed
 from custody.rules import approvals, coverage
-from custody.rules.approvals import Approval
+from custody.rules.approvals import Approval, Approver
 from custody.rules.attested import verify_signature
 from custody.rules.certificates import WalletCertificate
 from custody.rules.governance import Freeze
@@ -34,13 +34,14 @@ from tests.fakes.treasury import (
     AVAILABLE,
     FakeAnchors,
     Treasury,
+    by_passkey,
     deposit,
     inside,
     kernel,
     proposal,
     statement,
 )
-from tests.fakes.trust import ETH, answers, world
+from tests.fakes.trust import ETH, TWO, answers, world
 from tests.unit.signers import LATER, ROSTER
 from tests.unit.signers import NOW as SIGNED_AT
 from tests.unit.test_approvals import DIGEST, ELSEWHERE, INTENT, OTHER, approval, roster
@@ -149,10 +150,12 @@ def with_row(**changes: Any) -> Attempt:
     return permitted(t, row(t, made, **changes))
 
 
-def under(policy: Any, *people: str) -> Attempt:
+def under(policy: Any, *people: str, passkeys: tuple[str, ...] = ()) -> Attempt:
     """A withdrawal with these approvals, under another policy than it was proposed under."""
     t = Treasury()
     made = t.approve(t.propose(), *people)
+    for person in passkeys:
+        proposals.approve(t.store, t.kernel, by_passkey(made, person), t.now)
     t.kernel = replace(t.kernel, policies=kernel(policy).policies)
     return permitted(t, made)
 
@@ -272,6 +275,11 @@ AUTHORIZATION: Final = [
     Case("denied by policy", c(Decision.refusals, Rule.POLICY_DENIES), lambda: under(answers(Outcome.DENY), "ana", "bo")),
     Case("one of two people", c(approvals.satisfied, Rule.QUORUM_NOT_REACHED), lambda: under(answers(Outcome.REQUIRE), "ana")),
     Case(
+        "two passkeys that showed nothing",
+        c(approvals.satisfied, Rule.DISPLAYING_MISSING),
+        lambda: under(answers(Outcome.REQUIRE, replace(TWO, displaying=1)), passkeys=("ana", "bo")),
+    ),
+    Case(
         "the delay is not over",
         c(a._check_decision, Rule.DELAY),
         lambda: under(answers(Outcome.REQUIRE, Requirement((("operations", 1),), delay=9)), "ana"),
@@ -322,8 +330,24 @@ def counted(*given: Approval, newest: Roster = ROSTER, pinned: Roster = ROSTER, 
     return attempt
 
 
+def shown(*given: Approver) -> Attempt:
+    """Whether these are two of treasury, one of them with a key that displays."""
+
+    def attempt() -> set[Rule]:
+        asked = Requirement((("treasury", 2),), displaying=1)
+        return {refusal.rule for refusal in approvals.satisfied(asked, frozenset(given), INTENT.initiator)}
+
+    return attempt
+
+
+TREASURY: Final = frozenset({"treasury"})
 ANA: Final = approval("ana")
 APPROVALS: Final = [
+    Case(
+        "two keys that show nothing",
+        c(approvals.satisfied, Rule.DISPLAYING_MISSING),
+        lambda: shown(Approver("ana", TREASURY), Approver("bo", TREASURY)),
+    ),
     Case("one only", c(approvals.satisfied, Rule.QUORUM_NOT_REACHED), lambda: counted(ANA)),
     Case(
         "names another intent",

@@ -74,9 +74,10 @@ class Formulas:
             "slots": answer.slots,
             **{f"of {group}": answer.count(group) for group in answer.groups},
             **{f"waits {seconds}": answer.waits(seconds) for seconds in answer.delays},
+            **{f"shows {needed}": answer.shows(needed) for needed in answer.displayings},
         }
         self.functions = {name: compiled(formula) for name, formula in self.formulas.items()}
-        self.delays, self.groups = answer.delays, tuple(answer.groups)
+        self.delays, self.groups, self.displayings = answer.delays, tuple(answer.groups), answer.displayings
 
     def codes(self, values: Values) -> Values:
         """The variables' values: words by their place."""
@@ -153,6 +154,7 @@ def expected(decision: Decision, formulas: Formulas) -> dict[str, Any]:
         "slots": sum(needed for _, needed in asked.approvals),
         **{f"of {group}": dict(asked.approvals).get(group, 0) for group in formulas.groups},
         **{f"waits {seconds}": asked.delay >= seconds for seconds in formulas.delays},
+        **{f"shows {needed}": asked.displaying >= needed for needed in formulas.displayings},
     }
 
 

@@ -14,7 +14,7 @@ from custody.rules.amounts import UINT256_MAX
 from custody.rules.errors import InvalidInput
 from custody.rules.facts import Destination, Facts, Owner, Purpose, Role, business_hours
 from custody.rules.refusals import Rule
-from custody.rules.requirement import Decision, Outcome, Requirement, Unmet, stricter
+from custody.rules.requirement import MOST_APPROVALS, Decision, Outcome, Requirement, Unmet, stricter
 from custody.rules.wallets import Tier
 from policies.bundle import Bundle
 from policies.evaluate import Policy
@@ -370,6 +370,13 @@ def decision(
     return Decision(outcome, requirement, ("P01-x",), (), (), (), (name * 32,))
 
 
+def shown(needed: int) -> Decision:
+    """As many of risk, each with a key that displays."""
+    return replace(
+        decision(Outcome.REQUIRE, {"risk": needed}), requirement=Requirement((("risk", needed),), displaying=needed)
+    )
+
+
 @pytest.mark.parametrize(
     ("one", "other", "outcome", "requirement"),
     [
@@ -388,6 +395,13 @@ def decision(
         pytest.param(
             decision(Outcome.REQUIRE, {"risk": 1}, 0, 4), decision(Outcome.REQUIRE, {"risk": 2}), Outcome.REQUIRE,
             Requirement((("risk", 2),), 0, 4), id="more people in all",
+        ),
+        pytest.param(
+            shown(1), shown(2), Outcome.REQUIRE, Requirement((("risk", 2),), displaying=2), id="more keys that display",
+        ),
+        pytest.param(
+            shown(1), decision(Outcome.REQUIRE, {"risk": 1}), Outcome.REQUIRE, Requirement((("risk", 1),), displaying=1),
+            id="one asks for a key that displays",
         ),
         pytest.param(decision(Outcome.AUTOMATIC, {"risk": 1}), decision(Outcome.DENY), Outcome.DENY, None, id="one denies"),
     ],
@@ -417,12 +431,35 @@ def test_both_bundles_are_told() -> None:
     assert joined.to_json()["requirement"] == {"approvals": {"risk": 1}, "delay": 0, "people": 1}
 
 
+def test_keys_that_display_in_a_record() -> None:
+    """Said where some are asked for; left out where none, so that records of before read the same."""
+    asked = Requirement((("risk", 2),), 60, displaying=1)
+    assert str(asked) == "2 of risk, 1 by a key that displays, after 1min"
+    assert asked.to_json() == {"approvals": {"risk": 2}, "delay": 60, "people": 2, "displaying": 1}
+    assert "displaying" not in replace(asked, displaying=0).to_json()
+    for requirement in (asked, replace(asked, displaying=0), Requirement((("risk", 1),), displaying=3)):
+        assert Requirement.from_json(requirement.to_json()) == requirement
+    assert Requirement((("risk", 1),), displaying=3).people == 3
+
+
+@pytest.mark.parametrize(
+    "displaying", [-1, True, MOST_APPROVALS + 1, 1.0], ids=["below zero", "true", "too many", "1.0"]
+)
+def test_displaying_is_a_small_number(displaying: Any) -> None:
+    """Of approvals."""
+    with pytest.raises(InvalidInput) as caught:
+        Requirement((("risk", 1),), displaying=displaying)
+    assert caught.value.rule == Rule.THRESHOLD_OUT_OF_RANGE
+
+
 def test_automatic_falls_back_to_people() -> None:
     """A full counter, or a floor that asks for somebody, leaves the permit's own approvals."""
     automatic = decision(Outcome.AUTOMATIC, {"risk": 1, "operations": 1})
     assert automatic.by_people() == replace(automatic, outcome=Outcome.REQUIRE)
     assert automatic.with_people(0) is automatic
     assert automatic.with_people(3).outcome is Outcome.REQUIRE
+    assert automatic.with_people(0, 1).outcome is Outcome.REQUIRE
+    assert automatic.with_people(0, 1).requirement == Requirement((("risk", 1), ("operations", 1)), displaying=1)
     assert automatic.with_people(3).requirement == Requirement((("risk", 1), ("operations", 1)), people=3)
     assert decision(Outcome.DENY).with_people(3) == decision(Outcome.DENY)
 

@@ -223,7 +223,9 @@ def test_an_owners_tool_believes_nobody(desk: Desk) -> None:
     assert (code, "not signed: " in told) == (1, True), told
     assert json.loads(target.read_text())["signatures"] == []
     with_claim = desk.changed(
-        "both", AFFILIATES, ("claims.yaml", "then: {people: 4, groups: 3, delay: 24h}", "then: {people: 2}")
+        "both",
+        AFFILIATES,
+        ("claims.yaml", "then: {people: 4, groups: 3, displaying: 1 approval, delay: 24h}", "then: {people: 2}"),
     )
     code, told = desk("draft", target, with_claim, "--author", "dee")
     assert (code, "FAILS" in told, "claims or governance change" in told) == (1, True, True), told

@@ -194,7 +194,8 @@ def weaker(found: Difference) -> list[tuple[Loss, str]]:
         pytest.param((rule("R01", delay="2h"),), [], id="stricter"),
         pytest.param(
             (drop("R05"),),
-            [(Loss.APPROVALS, g) for g in ("executive", "risk", "treasury")] + [(Loss.DELAY, "1h")],
+            [(Loss.APPROVALS, g) for g in ("executive", "risk", "treasury")]
+            + [(Loss.DELAY, "1h"), (Loss.DISPLAYING, "1")],
             id="a require deleted",
         ),
         pytest.param(

@@ -95,6 +95,8 @@ def test_the_plain_rules_are_read(bundle: Bundle) -> None:
         pytest.param(DENY, "when.business_hours", "false", id="deny at night"),
         pytest.param(REQUIRE, "approvals", None, id="require that only waits"),
         pytest.param(REQUIRE, "delay", None, id="require that only asks"),
+        pytest.param(REQUIRE, "displaying", "1 approval", id="one key that displays"),
+        pytest.param(PERMIT, "displaying", "2 approvals", id="two of them"),
         pytest.param(REQUIRE, "when", {"asset": ["BTC"], "amount": "at least 1.5 BTC"}, id="amount of a named asset"),
         pytest.param(
             REQUIRE, "when", {"from": ["customer_hot", "customer_cold", "operational"]}, id="require everywhere"
@@ -119,6 +121,14 @@ def test_accepted(bundle: Bundle, rule: dict[str, Any], path: str, value: object
         pytest.param(PERMIT, "approval", ["1 of risk"], "approval", "'approvals'?", id="unknown key with a suggestion"),
         pytest.param(PERMIT, "priority", "1", "priority", "one of", id="rules have no order"),
         pytest.param(DENY, "approvals", ["1 of risk"], "approvals", "unknown key", id="deny with approvals"),
+        pytest.param(DENY, "displaying", "1 approval", "displaying", "unknown key", id="deny that asks for a key"),
+        pytest.param(PERMIT, "displaying", "1", "displaying", "'1 approval'", id="displaying without a unit"),
+        pytest.param(PERMIT, "displaying", "1 approvals", "displaying", "'1 approval'", id="1 approvals"),
+        pytest.param(PERMIT, "displaying", "2 approval", "displaying", "'1 approval'", id="2 approval"),
+        pytest.param(PERMIT, "displaying", "0 approvals", "displaying", "1 or more", id="displaying nobody"),
+        pytest.param(PERMIT, "displaying", "-1 approvals", "displaying", "", id="displaying less than nobody"),
+        pytest.param(PERMIT, "displaying", "51 approvals", "displaying", "50", id="displaying everybody there is"),
+        pytest.param(PERMIT, "displaying", ["1 of risk"], "displaying", "", id="displaying of a group"),
         pytest.param(DENY, "automatic_when", {}, "automatic_when", "unknown key", id="deny that is automatic"),
         pytest.param(REQUIRE, "automatic_when", {}, "automatic_when", "unknown key", id="require that is automatic"),
         pytest.param(PERMIT, "id", "D01-some-route", "id", "P01-some-words", id="id of another kind"),

@@ -9,7 +9,7 @@ from hypothesis import given
 
 from custody.rules.approvals import Approver, satisfied
 from custody.rules.facts import Destination, Facts, Owner, Purpose, Role
-from custody.rules.requirement import Decision, Outcome
+from custody.rules.requirement import Decision, Outcome, displaying_floor
 from custody.rules.wallets import Tier
 from policies.bundle import Bundle
 from policies.rules_model import Kind
@@ -283,6 +283,8 @@ def test_the_walls(bundle: Bundle, transfer: Facts) -> None:
             assert (groups >= wanted[0], people >= wanted[1], delay >= wanted[2]) == (True, True, True)
     if transfer.related_entity:
         assert "board" in dict(decision.requirement.approvals)
+    if transfer.related_entity or transfer.usd > 50 * K or transfer.from_tier is Tier.CUSTOMER_COLD:
+        assert decision.requirement.displaying >= 1
 
 
 def test_generated_transfers_are_not_all_refused(bundle: Bundle) -> None:
@@ -315,8 +317,8 @@ def test_somebody_can_approve(bundle: Bundle, route: str, role: Role, usd: int, 
         return
     assert transfer.from_tier
     least = bundle.floors.people_for(transfer.from_tier, "BTC", BTC * 3)
-    requirement = decision.with_people(least).requirement
+    requirement = decision.with_people(least, displaying_floor(transfer.from_tier)).requirement
     assert requirement
-    everybody = frozenset(Approver(name, frozenset(groups)) for name, groups in PEOPLE.items())
+    everybody = frozenset(Approver(name, frozenset(groups), displays=True) for name, groups in PEOPLE.items())
     for initiator in WHO_ASKS[role]:
         assert not list(satisfied(requirement, everybody, initiator))

@@ -10,6 +10,7 @@ from custody.rules.waiting import people_missing, waits_for
 SLOTS = Refusal(Rule.QUORUM_NOT_REACHED, approved=["ana"], people=3, missing=["1 of risk", "2 of treasury"])
 HEADS = Refusal(Rule.QUORUM_NOT_REACHED, approved=["ana", "bo"], people=3, missing=[])
 ALONE = Refusal(Rule.QUORUM_NOT_REACHED, approved=["ana"], people=3, missing=[])
+SHOWN = Refusal(Rule.DISPLAYING_MISSING, displaying=[], needed=1, missing=1, of=["operations", "risk"])
 SHORT = Refusal(Rule.INSUFFICIENT_BALANCE, asset="ETH", balance=1)
 
 
@@ -35,6 +36,11 @@ SHORT = Refusal(Rule.INSUFFICIENT_BALANCE, asset="ETH", balance=1)
             id="frozen",
         ),
         pytest.param([Refusal(Rule.DELAY, waited=1)], "delay_not_over(waited=1)", id="a delay that says no time"),
+        pytest.param(
+            [SHOWN],
+            "1 of operations, risk by a key that displays (keystore or hardware wallet) (no_key_that_displays_signed)",
+            id="a key that displays",
+        ),
         pytest.param([SHORT, SLOTS], f"{SHORT}; 1 of risk, 2 of treasury (quorum_not_reached)", id="several reasons"),
     ],
 )

@@ -52,8 +52,10 @@ def _rules(bundle: Bundle) -> Iterator[tuple[str, Edit]]:
                 yield f"{name} without {group}", lambda d, n=name, g=group: _without(_row(d, n)["approvals"], g)
         if rule.delay:
             yield f"{name} a second sooner", lambda d, n=name, s=rule.delay: _row(d, n).update(delay=f"{s - 1}s")
-            if rule.approvals:
+            if rule.approvals or rule.displaying:
                 yield f"{name} without delay", lambda d, n=name: _row(d, n).pop("delay")
+        if rule.displaying and (rule.approvals or rule.delay):
+            yield f"{name} by keys that show nothing", lambda d, n=name: _row(d, n).pop("displaying")
         yield from _conditions(bundle, rule)
 
 

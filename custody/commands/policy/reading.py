@@ -56,7 +56,8 @@ def _locked(bundle: "Bundle", file: Path) -> list[str]:
     owners = len(version.policy_owners) - 1
     if bundle.governance.weaker.owners > owners:
         found.append(f"governance asks {bundle.governance.weaker.owners} owners besides the author; there are {owners}")
-    for stuck in locked(bundle, groups):
+    showing = {person.id for person in version.people if any(person.displays)}
+    for stuck in locked(bundle, groups, showing):
         who = stuck.initiator or "a program"
         found.append(f"nobody can fill {', '.join(stuck.empty)} of {stuck.requirement} where {who} asks:")
         found += facts_lines(stuck.facts, bundle.assets)
