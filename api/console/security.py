@@ -79,11 +79,12 @@ class Shell:
             return f"this console is {self._parts.origin} and nothing else"
         if method in _READS:
             return ""
-        if headers.getlist("origin") != [self._parts.origin]:
-            return "what changes something comes from a page of this console"
-        if headers.get("sec-fetch-site", "same-origin") != "same-origin":
-            return "what changes something comes from a page of this console"
-        return ""
+        # Under no-referrer a browser writes the origin of a form as null; then only Sec-Fetch-Site tells, which no page can set.
+        site, origins = headers.getlist("sec-fetch-site"), headers.getlist("origin")
+        named = origins == [self._parts.origin] and site in ([], ["same-origin"])
+        if named or (origins == ["null"] and site == ["same-origin"]):
+            return ""
+        return "what changes something comes from a page of this console"
 
 
 def _bounded(receive: Receive) -> Receive:

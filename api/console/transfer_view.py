@@ -52,12 +52,17 @@ class Covered:
 
 @dataclass(frozen=True)
 class Agreed:
-    """Who said yes, whose yes does not count, and who is still missing. `mine` is whether this person's yes would fill a slot."""
+    """Who said yes, whose yes does not count, and who is still missing. `mine` is whether this person's yes would fill a slot.
+
+    `displaying` is how many of those still missing have to use a key that shows what it signs; `only_displaying` whether this person has to.
+    """
 
     counted: Counted
     missing: str
     mine: bool
     asked: Requirement | None
+    displaying: int = 0
+    only_displaying: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,8 +87,10 @@ class TransferView:
 
     @property
     def may_approve(self) -> bool:
-        """Whether a yes of this person is taken now and fills a slot."""
-        return not self.seen.late and not self.seen.against and self.agreed is not None and self.agreed.mine
+        """Whether a passkey's yes of this person is taken now and brings it nearer."""
+        agreed = self.agreed
+        open_to = not self.seen.late and not self.seen.against
+        return open_to and agreed is not None and agreed.mine and not agreed.only_displaying
 
 
 def look(desk: Desk, named: str) -> TransferView:
@@ -92,7 +99,7 @@ def look(desk: Desk, named: str) -> TransferView:
     seen = reviewing.review(desk.store, kernel, reviewing.find(desk.store, named), _statement(desk), now)
     intent = seen.transfer.intent
     freeze = kernel.freeze_of(intent, now)
-    agreed = _agreed(desk, seen)
+    agreed = agreed_on(desk, seen)
     delay = seen.decision.requirement.delay if seen.decision and seen.decision.requirement else 0
     asked = seen.decision is not None and seen.decision.outcome is Outcome.REQUIRE
     return TransferView(
@@ -131,7 +138,8 @@ def _rules(kernel: Kernel, seen: Review) -> Iterator[RuleTold]:
         yield RuleTold(name, told[0].asks if told else "", told[0].why if told else "")
 
 
-def _agreed(desk: Desk, seen: Review) -> Agreed | None:
+def agreed_on(desk: Desk, seen: Review) -> Agreed | None:
+    """Who agreed to a transfer so far, worked out again; None where the roster that it pins is not known."""
     intent, newest = seen.transfer.intent, desk.kernel.roster
     pinned = desk.kernel.roster_of(intent.roster)
     asked = None if seen.decision is None else seen.decision.requirement
@@ -141,12 +149,13 @@ def _agreed(desk: Desk, seen: Review) -> Agreed | None:
     if asked is None:
         return Agreed(counted, "", mine=False, asked=None)
     missing = people_missing(satisfied(asked, counted.approvers, intent.initiator))
-    return Agreed(
-        counted,
-        missing,
-        fills(desk.person, asked, {a.person for a in counted.approvers}, intent.initiator, pinned),
-        asked,
-    )
+    approvers = {a.person for a in counted.approvers} - {intent.initiator}
+    mine = fills(desk.person, asked, approvers, intent.initiator, pinned)
+    shown = sum(a.displays for a in counted.approvers if a.person != intent.initiator)
+    displaying = max(0, asked.displaying - shown)
+    # the last places are kept for keys that display: a passkey there would leave a full quorum that nobody can complete
+    left = max(asked.people - len(approvers), 1)
+    return Agreed(counted, missing, mine, asked, displaying, mine and left <= displaying)
 
 
 def fills(person: Person, asked: Requirement, approvers: Collection[str], initiator: str, pinned: Roster) -> bool:

@@ -12,7 +12,7 @@ from api.console.asking import answered, ask_for, check_shown, passkeys_of, sign
 from api.console.desk import At, Desk, Posted
 from api.console.payload_view import draft_of
 from api.console.registry import Page
-from api.console.transfer_view import look, rows
+from api.console.transfer_view import agreed_on, look, rows
 from api.console.walls import picture
 from custody.flows import proposals, reviewing
 from custody.rules.approvals import Approval
@@ -66,6 +66,10 @@ def post_approve(
     check_stands(transfer, stood)
     seen = reviewing.review(desk.store, desk.kernel, transfer, None, desk.now)
     raise_if((*seen.late, *seen.against))
+    agreed = agreed_on(desk, seen)
+    if agreed is not None and agreed.only_displaying:
+        told = {"person": desk.person.id, "missing": agreed.displaying}
+        raise Refused([Refusal(Rule.DISPLAYING_MISSING, **told, want="bulkhead approve, with a key that displays")])
     approval = Approval(computed, desk.person.id, answered(desk, computed, answer))
     proposals.approve(desk.store, desk.kernel, approval, desk.now)
     return _back(transfer, "approved")

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""A deployment behind the real console: truly signed roster, certificates and shipped rules, SQLite, and people with two keys each.
+
+Everybody has a keystore key, which displays, and a passkey named for the console's own origin. Only the chains and the attestor's
+word are made up; whatever the pages show or take goes through the flows that serve every deployment.
+"""
+
+import secrets
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import uvicorn
+
+from api.console.app import create_console
+from api.console.parts import ConsoleParts
+from api.deriving import Draft, draft_from
+from api.parts import ApiParts
+from custody.chains.addresses import ChainDeriver
+from custody.commands.deriver import deriver_handlers
+from custody.flows import proposals
+from custody.flows.freezes import FreezeReader
+from custody.flows.inventory import Wallet
+from custody.flows.kernel import Kernel
+from custody.flows.ports import UnitOfWork
+from custody.governing import in_force
+from custody.rules.amounts import Amount, Asset, Assets
+from custody.rules.approvals import Approval
+from custody.rules.intents import Proposal
+from custody.rules.ledger import Account, AccountKind
+from custody.rules.passkeys import PASSKEY, Passkey
+from custody.rules.payments import UnsignedPayout
+from custody.rules.roster import Person, Roster
+from custody.rules.seat_request import Policies
+from custody.rules.signatures import Signed
+from custody.rules.statements import Statement
+from custody.rules.transfers import Transfer
+from custody.store import migrate, open_store
+from tests.fakes import treasury
+from tests.fakes.authenticator import Authenticator
+from tests.fakes.seat import BITCOIN, EVM, NOW, YEAR, Clock, ed25519, secp256k1, signed_by
+from tests.fakes.seated import shipped
+from tests.fakes.trust import PAYEE, world
+
+PEOPLE: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
+    "ana": ("Ana Araujo", ("operations", "treasury")),
+    "bo": ("Bo <b onclick=alert(1)>Berg</b>", ("operations", "treasury", "operator")),
+    "cleo": ("Cleo Conti", ("risk",)),
+    "dan": ("Dan Dietrich", ("risk", "treasury")),
+    "eve": ("Eve Eriksen", ("executive",)),
+    "gil": ("Gil Garcia", ("finance", "finance_staff")),
+    "hana": ("Hana Horvat", ("compliance",)),
+    "vic": ("Vic Vidal", ("viewer",)),
+    "max": ("Max Meier", ("auditor",)),
+}
+DAY: Final = 86_400
+NASTY: Final = '<img src=x onerror="document.body.dataset.pwned=1"><script>document.body.dataset.pwned=1</script>&\u202e"\''
+"""What somebody might call an order, a customer or a reason."""
+
+
+class Attestor:
+    """Signs statements over made-up totals that cover everything."""
+
+    def __init__(self, desk: "World") -> None:
+        self._desk = desk
+        self.silent = False
+
+    def bind(self, request: Any) -> Any:
+        """See `AddressBinder`."""
+        return signed_by(request, world().domain, [ed25519("attestor")])
+
+    def latest(self) -> Signed[Statement]:
+        """See `StatementDesk`."""
+        if self.silent:
+            from custody.rules.errors import Unavailable
+
+            raise Unavailable("attestor", "does not answer")
+        return treasury.statement(self._desk.clock(), policy=shipped().hash)
+
+    def numbered(self, sequence: int) -> Signed[Statement] | None:
+        """See `StatementDesk`."""
+        return None
+
+
+@dataclass
+class World:
+    """The deployment, and the console over it on a port of its own."""
+
+    folder: Path
+    port: int
+    clock: Clock = field(default_factory=Clock)
+    _number: int = 0
+
+    def __post_init__(self) -> None:
+        url = f"sqlite:///{self.folder / 'ledger.db'}"
+        migrate(url)
+        self.store = open_store(url, self.assets)
+        self.attestor = Attestor(self)
+        self.freezes = FreezeReader()
+        self.store.run(self._furnish)
+        self.parts = ApiParts(
+            self.store,
+            lambda: self.roster,
+            lambda: self.kernel,
+            self.attestor,
+            self.attestor,
+            self.clock,
+            self.clock,
+            secrets.token_bytes,
+            NOW - 10,
+        )
+        self.console = ConsoleParts(self.parts, self.origin, decode)
+        self.app = create_console(self.console)
+
+    @property
+    def origin(self) -> str:
+        """Where browsers find it, and what its passkeys are named for."""
+        return f"http://localhost:{self.port}"
+
+    @cached_property
+    def assets(self) -> Assets:
+        """The shipped registry."""
+        return shipped().assets
+
+    @cached_property
+    def passkeys(self) -> Mapping[str, Authenticator]:
+        """Everybody's passkey."""
+        return {name: Authenticator(f"{name}'s passkey", self.origin) for name in PEOPLE}
+
+    @cached_property
+    def roster(self) -> Roster:
+        """Version 2, which gave everybody a passkey, signed by everybody of version 1."""
+        first = treasury.roster()
+        people = tuple(
+            Person(
+                name, full, groups, (secp256k1(name).key, self.passkeys[name].key), (True, False), NOW + YEAR
+            )
+            for name, (full, groups) in PEOPLE.items()
+        )
+        version = replace(
+            first.version,
+            version=2,
+            previous=first.version.struct_hash,
+            people=people,
+            address_authorities=("hana",),
+            policy_owners=("ana", "cleo", "dan", "eve"),
+            thresholds=replace(first.version.thresholds, unfreeze=2),
+            delay=3600,
+        )
+        return Roster(signed_by(version, world().domain, [secp256k1(name) for name in PEOPLE]), first.domain.genesis, (first,))
+
+    @property
+    def kernel(self) -> Kernel:
+        """What transfers are judged by: the shipped bundle, and the freezes that hold."""
+        known = self.store.read(lambda work: self.freezes.read(work, self.roster, self.clock()))
+        base = treasury.kernel(policies=Policies(in_force(shipped()), {}))
+        return replace(
+            base,
+            rosters=(treasury.roster(), self.roster),
+            freezes=known,
+            frozen_by=self.freezes.people,
+        )
+
+    def asset(self, symbol: str) -> Asset:
+        """One asset."""
+        return self.assets.get(symbol)
+
+    def _furnish(self, work: UnitOfWork) -> None:
+        ada = Account(AccountKind.CUSTOMER_AVAILABLE, "ada")
+        work.customers.add("ada")
+        work.customers.add("bo")
+        eth, btc = self.asset("ETH"), self.asset("BTC")
+        for height, (asset, units, tier) in enumerate(
+            ((eth, 10_000 * 10**18, "customer_hot"), (btc, 100 * 10**8, "customer_hot"), (eth, 90_000 * 10**18, "customer_cold")), 1
+        ):
+            from custody.rules.wallets import Tier
+
+            work.journal.append(treasury.deposit(asset, units, ada, Tier(tier), height), NOW - 2 * DAY)
+        for chain in (EVM, BITCOIN):
+            said = treasury.enrolment(chain).message
+            work.enrolments.add(signed_by(said, world().domain, [secp256k1("hana")]), NOW - 2 * DAY)
+        for name, authenticator in self.passkeys.items():
+            held = Passkey(name, authenticator.key, authenticator.credential_id, ("internal",))
+            work.documents.put(PASSKEY, str(held.key), held.to_json())
+
+    def propose(self, amount: str = "20", asset: str = "ETH", **changes: Any) -> Transfer:
+        """ada asks for some of hers, by the trading backend."""
+        self._number += 1
+        units = Amount.parse(self.asset(asset), amount).units
+        chain = EVM if asset != "BTC" else BITCOIN
+        said = Proposal(
+            **{
+                "reference": f"order {self._number}",
+                "account": "customer:ada",
+                "chain": chain.name,
+                "asset": asset,
+                "amount": units,
+                "destination": PAYEE[chain.name],
+                "purpose": "withdrawal",
+                "expiry": self.clock() + 20 * DAY,
+                **changes,
+            }
+        )
+        signed = signed_by(said, world().domain, [ed25519("backend")])
+        entropy = self._number.to_bytes(10)
+        return proposals.propose(self.store, self.kernel, signed, f"k{self._number}", self.clock(), entropy)
+
+    def approve_by_keystore(self, transfer: Transfer, person: str) -> Transfer:
+        """As `bulkhead approve` does, with a key that displays."""
+        approval = Approval(transfer.digest, person, secp256k1(person).sign(transfer.digest))
+        return proposals.approve(self.store, self.kernel, approval, self.clock())
+
+    def get(self, transfer: Transfer) -> Transfer:
+        """As it stands."""
+        found = self.store.read(lambda work: work.transfers.get(transfer.digest))
+        assert found is not None
+        return found
+
+    def approvals(self, transfer: Transfer) -> Sequence[Approval]:
+        """Every yes."""
+        return self.store.read(lambda work: work.transfers.approvals(transfer.digest))
+
+
+def decode(unsigned: UnsignedPayout, wallet: Wallet, others: Sequence[Wallet], assets: Assets) -> Draft:
+    """The deriver's own verb, in this process."""
+    verb = deriver_handlers(ChainDeriver())["decode"]
+    rows = [[a.symbol, a.chain.name, a.kind.value, str(a.decimals), a.contract and a.contract.text] for a in assets]
+    line = [signed.message.to_json() for each in (wallet, *others) for signed in reversed(each.certificates)]
+    return draft_from(verb({"unsigned": unsigned.to_json(), "wallet": wallet.name.hex(), "certificates": line, "assets": rows}))
+
+
+@contextmanager
+def serving(made: World) -> Iterator[World]:
+    """The console under uvicorn on its port."""
+    config = uvicorn.Config(made.app, host="127.0.0.1", port=made.port, log_level="critical", ws="none", proxy_headers=False)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield made
+    finally:
+        server.should_exit = True
+        thread.join(60)
