@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from api.console import login
+from api.console import enrolment, login
 from api.console.assets import assets
 from api.console.desk import Desk, LoggedOut, guard, seated, signed_out_context
 from api.console.parts import ConsoleParts
@@ -43,6 +43,7 @@ def create_console(parts: ConsoleParts) -> FastAPI:
         return Response(asset.body, media_type=asset.kind, headers={"cache-control": _KEPT})
 
     app.include_router(login.router)
+    app.include_router(enrolment.router)
     for page in all_pages():
         app.include_router(page.router, dependencies=[guard(page)])
     app.add_middleware(Shell, parts=parts)

@@ -79,7 +79,7 @@ def full(value: bytes | str) -> Markup:
     text = words.clean("0x" + value.hex() if isinstance(value, bytes) else value)
     parts = [text[start : start + _GROUP] for start in range(0, len(text), _GROUP)]
     broken = Markup("<wbr>").join(parts)
-    copy = Markup('<button type="button" class="copy" data-copy="{}" aria-label="Copy {}">⧉</button>').format(
+    copy = Markup('<button type="button" class="copy" data-copy="{}" aria-label="Copy {}">copy</button>').format(
         text, text
     )
     return Markup('<span class="full"><code>{}</code>{}</span>').format(broken, copy)

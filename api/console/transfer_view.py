@@ -54,7 +54,7 @@ class Covered:
 class Agreed:
     """Who said yes, whose yes does not count, and who is still missing. `mine` is whether this person's yes would fill a slot.
 
-    `displaying` is how many of those still missing have to use a key that shows what it signs; `only_displaying` whether this person has to.
+    `displaying` is how many of those still missing have to use a key that shows what it signs; `only_displaying`: this person has to.
     """
 
     counted: Counted

@@ -53,15 +53,21 @@ async function signed(form) {
   return JSON.stringify(answer.toJSON());
 }
 
+// A form with data-create makes a passkey; the server verifies what the authenticator answers, whole.
+async function created(form) {
+  const options = PublicKeyCredential.parseCreationOptionsFromJSON(JSON.parse(form.dataset.create));
+  return JSON.stringify((await navigator.credentials.create({ publicKey: options })).toJSON());
+}
+
 document.addEventListener("submit", async (event) => {
   const form = event.target;
-  if (!(form instanceof HTMLFormElement) || !form.dataset.sign || form.dataset.done) return;
+  if (!(form instanceof HTMLFormElement) || !(form.dataset.sign || form.dataset.create) || form.dataset.done) return;
   event.preventDefault();
   const button = event.submitter;
   tell(form, "");
   if (button) button.disabled = true;
   try {
-    form.elements.answer.value = await signed(form);
+    form.elements.answer.value = await (form.dataset.create ? created(form) : signed(form));
     form.dataset.done = "yes";
     if (button) button.disabled = false;
     form.requestSubmit(button);
