@@ -2,6 +2,7 @@
 """A browser of a person's own, with their passkey in a virtual authenticator that verifies its user (WebAuthn over CDP)."""
 
 import base64
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -34,7 +35,9 @@ class Seat:
         self.page.on("console", lambda message: self._heard(message.type, message.text))
         self._cdp = self.context.new_cdp_session(self.page)
         self._cdp.send("WebAuthn.enable")
-        self.authenticator = self._cdp.send("WebAuthn.addVirtualAuthenticator", {"options": AUTHENTICATOR})["authenticatorId"]
+        self.authenticator = self._cdp.send("WebAuthn.addVirtualAuthenticator", {"options": AUTHENTICATOR})[
+            "authenticatorId"
+        ]
         if person:
             self.hold(world.passkeys[person])
 
@@ -76,6 +79,23 @@ class Seat:
         """Press a button, and wait for the address to be another."""
         self.page.get_by_role("button", name=name).click()
         self.page.wait_for_url(until)
+
+    def post(self, path: str, form: dict[str, str], *, token: str | None = None, **headers: str) -> tuple[int, str]:
+        """What the console answers to a form that no page of ours made: the status, and the first rule that refused."""
+        own = self.page.locator("input[name=token]").first.get_attribute("value") or ""
+        told = {
+            "Origin": self.world.origin,
+            "Sec-Fetch-Site": "same-origin",
+            **{k.replace("_", "-"): v for k, v in headers.items()},
+        }
+        answer = self.context.request.post(
+            self.world.origin + path,
+            form={"token": own if token is None else token, **form},
+            headers=told,
+            max_redirects=0,
+        )
+        found = re.search(r'<code class="rule">([^<]+)</code>', answer.text())
+        return answer.status, found[1] if found else ""
 
     def close(self) -> None:
         """Leave."""

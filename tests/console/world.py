@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import uvicorn
+from eth_utils.address import to_checksum_address
 
 from api.console.app import create_console
 from api.console.parts import ConsoleParts
@@ -23,7 +24,7 @@ from api.deriving import Draft, draft_from
 from api.parts import ApiParts
 from custody.chains.addresses import ChainDeriver
 from custody.commands.deriver import deriver_handlers
-from custody.flows import proposals
+from custody.flows import freezes, proposals
 from custody.flows.freezes import FreezeReader
 from custody.flows.inventory import Wallet
 from custody.flows.kernel import Kernel
@@ -31,7 +32,9 @@ from custody.flows.ports import UnitOfWork
 from custody.governing import in_force
 from custody.rules.amounts import Amount, Asset, Assets
 from custody.rules.approvals import Approval
-from custody.rules.intents import Proposal
+from custody.rules.errors import Unavailable
+from custody.rules.governance import Freeze, Unfreeze
+from custody.rules.intents import Proposal, Rejection
 from custody.rules.ledger import Account, AccountKind
 from custody.rules.passkeys import PASSKEY, Passkey
 from custody.rules.payments import UnsignedPayout
@@ -40,6 +43,7 @@ from custody.rules.seat_request import Policies
 from custody.rules.signatures import Signed
 from custody.rules.statements import Statement
 from custody.rules.transfers import Transfer
+from custody.rules.wallets import Tier
 from custody.store import migrate, open_store
 from tests.fakes import treasury
 from tests.fakes.authenticator import Authenticator
@@ -59,7 +63,9 @@ PEOPLE: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "max": ("Max Meier", ("auditor",)),
 }
 DAY: Final = 86_400
-NASTY: Final = '<img src=x onerror="document.body.dataset.pwned=1"><script>document.body.dataset.pwned=1</script>&\u202e"\''
+NASTY: Final = (
+    '<img src=x onerror="document.body.dataset.pwned=1"><script>document.body.dataset.pwned=1</script>&\u202e"\''
+)
 """What somebody might call an order, a customer or a reason."""
 
 
@@ -77,8 +83,6 @@ class Attestor:
     def latest(self) -> Signed[Statement]:
         """See `StatementDesk`."""
         if self.silent:
-            from custody.rules.errors import Unavailable
-
             raise Unavailable("attestor", "does not answer")
         return treasury.statement(self._desk.clock(), policy=shipped().hash)
 
@@ -94,6 +98,7 @@ class World:
     folder: Path
     port: int
     clock: Clock = field(default_factory=Clock)
+    wall: Clock = field(default_factory=Clock)
     _number: int = 0
 
     def __post_init__(self) -> None:
@@ -109,7 +114,7 @@ class World:
             lambda: self.kernel,
             self.attestor,
             self.attestor,
-            self.clock,
+            self.wall,
             self.clock,
             secrets.token_bytes,
             NOW - 10,
@@ -137,9 +142,7 @@ class World:
         """Version 2, which gave everybody a passkey, signed by everybody of version 1."""
         first = treasury.roster()
         people = tuple(
-            Person(
-                name, full, groups, (secp256k1(name).key, self.passkeys[name].key), (True, False), NOW + YEAR
-            )
+            Person(name, full, groups, (secp256k1(name).key, self.passkeys[name].key), (True, False), NOW + YEAR)
             for name, (full, groups) in PEOPLE.items()
         )
         version = replace(
@@ -152,7 +155,9 @@ class World:
             thresholds=replace(first.version.thresholds, unfreeze=2),
             delay=3600,
         )
-        return Roster(signed_by(version, world().domain, [secp256k1(name) for name in PEOPLE]), first.domain.genesis, (first,))
+        return Roster(
+            signed_by(version, world().domain, [secp256k1(name) for name in PEOPLE]), first.domain.genesis, (first,)
+        )
 
     @property
     def kernel(self) -> Kernel:
@@ -176,10 +181,13 @@ class World:
         work.customers.add("bo")
         eth, btc = self.asset("ETH"), self.asset("BTC")
         for height, (asset, units, tier) in enumerate(
-            ((eth, 10_000 * 10**18, "customer_hot"), (btc, 100 * 10**8, "customer_hot"), (eth, 90_000 * 10**18, "customer_cold")), 1
+            (
+                (eth, 10_000 * 10**18, "customer_hot"),
+                (btc, 100 * 10**8, "customer_hot"),
+                (eth, 90_000 * 10**18, "customer_cold"),
+            ),
+            1,
         ):
-            from custody.rules.wallets import Tier
-
             work.journal.append(treasury.deposit(asset, units, ada, Tier(tier), height), NOW - 2 * DAY)
         for chain in (EVM, BITCOIN):
             said = treasury.enrolment(chain).message
@@ -188,27 +196,63 @@ class World:
             held = Passkey(name, authenticator.key, authenticator.credential_id, ("internal",))
             work.documents.put(PASSKEY, str(held.key), held.to_json())
 
-    def propose(self, amount: str = "20", asset: str = "ETH", **changes: Any) -> Transfer:
-        """ada asks for some of hers, by the trading backend."""
+    def propose(self, amount: str = "20", asset: str = "ETH", by: Any = None, **changes: Any) -> Transfer:
+        """A customer of their own asks for some of theirs, by the trading backend: no test fills another's windows."""
         self._number += 1
-        units = Amount.parse(self.asset(asset), amount).units
-        chain = EVM if asset != "BTC" else BITCOIN
+        customer = f"c{self._number}"
+        moved = Amount.parse(self.asset(asset), amount)
+        chain = moved.asset.chain
+        to = _address(self._number) if chain.is_evm else PAYEE[chain.name]
+        self.store.run(lambda work: self._welcome(work, customer, moved, to))
         said = Proposal(
             **{
                 "reference": f"order {self._number}",
-                "account": "customer:ada",
+                "account": f"customer:{customer}",
                 "chain": chain.name,
                 "asset": asset,
-                "amount": units,
-                "destination": PAYEE[chain.name],
+                "amount": moved.units,
+                "destination": to,
                 "purpose": "withdrawal",
                 "expiry": self.clock() + 20 * DAY,
                 **changes,
             }
         )
-        signed = signed_by(said, world().domain, [ed25519("backend")])
+        signed = signed_by(said, world().domain, [by or ed25519("backend")])
         entropy = self._number.to_bytes(10)
         return proposals.propose(self.store, self.kernel, signed, f"k{self._number}", self.clock(), entropy)
+
+    def _welcome(self, work: UnitOfWork, customer: str, moved: Amount, to: str) -> None:
+        work.customers.add(customer)
+        owner = Account(AccountKind.CUSTOMER_AVAILABLE, customer)
+        entry = treasury.deposit(moved.asset, 2 * moved.units, owner, Tier.CUSTOMER_HOT, 100 + self._number)
+        work.journal.append(entry, NOW - 2 * DAY)
+        said = treasury.enrolment(moved.asset.chain, owner=f"customer:{customer}", address=to).message
+        work.enrolments.add(signed_by(said, world().domain, [secp256k1("hana")]), NOW - 2 * DAY)
+
+    def propose_as(self, person: str, amount: str, **changes: Any) -> Transfer:
+        """A person of operations asks for ada."""
+        return self.propose(amount, by=secp256k1(person), **changes)
+
+    def reject(self, transfer: Transfer, person: str) -> Transfer:
+        """Somebody's no, by keystore."""
+        signed = signed_by(Rejection(transfer.digest, "no"), world().domain, [secp256k1(person)])
+        return proposals.reject(self.store, self.kernel, signed, self.clock())
+
+    def freeze(self, scope: str, person: str) -> Signed[Freeze]:
+        """One person's freeze, by keystore."""
+        message = Freeze(scope, f"{person} looks at it", self.clock(), self.clock() + 6 * 3600)
+        signed = signed_by(message, world().domain, [secp256k1(person)])
+        freezes.freeze(self.store, self.kernel, signed, self.clock())
+        return signed
+
+    def thaw(self) -> None:
+        """Everything that is frozen is ended by two people, after the delay."""
+        running = self.kernel.freezes
+        self.clock.now += 3601
+        for frozen in running:
+            message = Unfreeze(frozen.struct_hash, "looked at", frozen.from_time + 3600)
+            signed = signed_by(message, world().domain, [secp256k1("ana"), secp256k1("cleo")])
+            freezes.unfreeze(self.store, self.kernel, signed, self.clock())
 
     def approve_by_keystore(self, transfer: Transfer, person: str) -> Transfer:
         """As `bulkhead approve` does, with a key that displays."""
@@ -226,18 +270,27 @@ class World:
         return self.store.read(lambda work: work.transfers.approvals(transfer.digest))
 
 
+def _address(number: int) -> str:
+    """An address outside."""
+    return str(to_checksum_address("0x" + "c0" * 18 + number.to_bytes(2).hex()))
+
+
 def decode(unsigned: UnsignedPayout, wallet: Wallet, others: Sequence[Wallet], assets: Assets) -> Draft:
     """The deriver's own verb, in this process."""
     verb = deriver_handlers(ChainDeriver())["decode"]
     rows = [[a.symbol, a.chain.name, a.kind.value, str(a.decimals), a.contract and a.contract.text] for a in assets]
     line = [signed.message.to_json() for each in (wallet, *others) for signed in reversed(each.certificates)]
-    return draft_from(verb({"unsigned": unsigned.to_json(), "wallet": wallet.name.hex(), "certificates": line, "assets": rows}))
+    return draft_from(
+        verb({"unsigned": unsigned.to_json(), "wallet": wallet.name.hex(), "certificates": line, "assets": rows})
+    )
 
 
 @contextmanager
 def serving(made: World) -> Iterator[World]:
     """The console under uvicorn on its port."""
-    config = uvicorn.Config(made.app, host="127.0.0.1", port=made.port, log_level="critical", ws="none", proxy_headers=False)
+    config = uvicorn.Config(
+        made.app, host="127.0.0.1", port=made.port, log_level="critical", ws="none", proxy_headers=False
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
