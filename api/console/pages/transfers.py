@@ -11,7 +11,7 @@ from starlette.responses import RedirectResponse, Response
 from api.console.asking import answered, ask_for, check_shown, passkeys_of, signed_by, typed_form
 from api.console.desk import At, Desk, Posted
 from api.console.payload_view import draft_of
-from api.console.registry import Page
+from api.console.registry import Page, decides
 from api.console.transfer_view import agreed_on, look, rows
 from api.console.walls import picture
 from custody.flows import proposals, reviewing
@@ -67,7 +67,10 @@ def post_approve(
     seen = reviewing.review(desk.store, desk.kernel, transfer, None, desk.now)
     raise_if((*seen.late, *seen.against))
     agreed = agreed_on(desk, seen)
-    if agreed is not None and agreed.only_displaying:
+    if agreed is None or not agreed.mine:
+        told = {"person": desk.person.id, "want": "somebody whose approval is still asked for"}
+        raise Refused([Refusal(Rule.SCOPE_MISSING, **told)])
+    if agreed.only_displaying:
         told = {"person": desk.person.id, "missing": agreed.displaying}
         raise Refused([Refusal(Rule.DISPLAYING_MISSING, **told, want="bulkhead approve, with a key that displays")])
     approval = Approval(computed, desk.person.id, answered(desk, computed, answer))
@@ -80,6 +83,7 @@ def post_reject(
     desk: Posted, transfer_id: str, stood: Annotated[str, Form()], reason: Annotated[str, _REASON]
 ) -> Response:
     """Show the no with its reason and its digest, to be signed."""
+    _check_decides(desk)
     transfer = reviewing.find(desk.store, transfer_id)
     check_stands(transfer, stood)
     cancels = transfer.intent.initiator == desk.person.id
@@ -107,6 +111,7 @@ def post_rejected(
     answer: Annotated[str, Form()],
 ) -> Response:
     """Take the signed no: the initiator's own cancels, anybody else's rejects."""
+    _check_decides(desk)
     transfer = reviewing.find(desk.store, transfer_id)
     check_stands(transfer, stood)
     signed = signed_by(desk, Rejection, message, digest, answer)
@@ -140,6 +145,7 @@ def show(desk: Desk, transfer_id: str, done: str = "") -> Response:
         has_passkey=bool(passkeys_of(desk)),
         stood=stands(transfer),
         told=_told(transfer),
+        decides=decides(desk.person, desk.roster),
         moved=False,
         done=done,
         command=f"bulkhead verify-intent intent-{transfer.digest.hex()[:16]}.json --digest 0x{view.seen.digest.hex()}",
@@ -154,6 +160,12 @@ def stands(transfer: Transfer) -> str:
 def _told(transfer: Transfer) -> str:
     """Everything that the line about its standing says, as one short word."""
     return sha256(f"{stands(transfer)}/{transfer.moved_at}/{transfer.waiting_for}".encode()).hexdigest()[:16]
+
+
+def _check_decides(desk: Desk) -> None:
+    """Whoever only looks says no to nothing: one person's no ends a transfer for good. Raises Refused(scope_missing)."""
+    if not decides(desk.person, desk.roster):
+        raise Refused([Refusal(Rule.SCOPE_MISSING, person=desk.person.id, want="somebody of a group that decides")])
 
 
 def check_stands(transfer: Transfer, stood: str) -> None:
