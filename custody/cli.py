@@ -43,6 +43,8 @@ HELP: Final = {
     "freeze": "Stop a wallet, a customer, a chain or everything for hours, at every seat, by your own key.",
     "unfreeze": "End a freeze early: list, draft, and carry what a quorum signed.",
     "payout": "Carry a payout to cold seats and their signatures back; void an anchor that must die.",
+    "passkey": "Passkeys: verify an enrolment, put it into a roster draft, say where pages find it.",
+    "verify-intent": "Say what a message means by a second program, and whether a payload does exactly that.",
     "deriver": "The deriver: the process that derives addresses for the API, with no key and no node.",
     "api": "The REST API of the backend and the treasury: signed requests in, proposals and evidence out.",
 }

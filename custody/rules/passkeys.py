@@ -187,7 +187,7 @@ def _registered(response: object, challenge: bytes, host: str, origin: str) -> t
             supported_pub_key_algs=[COSEAlgorithmIdentifier.ECDSA_SHA_256],
         )
         point = decode_credential_public_key(made.credential_public_key)
-    except (WebAuthnException, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+    except (WebAuthnException, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         # The library reads CBOR that a stranger wrote, and lets its own surprises out.
         raise InvalidInput("enrolment.response", Rule.MALFORMED, str(error)[:200], want) from error
     if not isinstance(point, DecodedEC2PublicKey) or point.crv != COSECRV.P256:

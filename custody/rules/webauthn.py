@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
 from custody.rules.errors import InvalidInput
+from custody.rules.json_text import check_depth
 from custody.rules.refusals import Rule
 
 PUBLIC_BYTES: Final = 96
@@ -146,8 +147,10 @@ def page_of(client_data: bytes, kind: str, challenge: bytes) -> str | None:
     Read apart from the library, which takes the last of two equal keys, UTF-16, and a challenge in other spellings.
     """
     try:
-        data = json.loads(client_data.decode("utf-8"), object_pairs_hook=_each_once)
-    except (ValueError, RecursionError):
+        text = client_data.decode("utf-8")
+        check_depth(text, "clientDataJSON")
+        data = json.loads(text, object_pairs_hook=_each_once)
+    except (ValueError, InvalidInput):
         return None
     if not isinstance(data, dict) or not all(type(value) in (str, bool) for value in data.values()):
         return None

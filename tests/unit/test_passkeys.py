@@ -91,6 +91,7 @@ def response(**changes: object) -> dict[str, Any]:
         pytest.param(response(attestationObject=base64url(b"\xff" * 40)), id="no CBOR"),
         pytest.param(response(attestationObject=base64url(encode_cbor([1]))), id="CBOR of a list"),
         pytest.param(response(attestationObject=base64url(encode_cbor({}))), id="CBOR of nothing"),
+        pytest.param(response(attestationObject=base64url(b"\x81" * 9_000)), id="CBOR nested without end"),
         pytest.param(attested(fmt="something"), id="an unknown format"),
         pytest.param(attested(fmt=7), id="a format that is a number"),
         pytest.param(attested(attStmt={"x5c": [b"\0"]}), id="attestation `none` with a statement"),
