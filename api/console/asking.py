@@ -97,6 +97,6 @@ def check_shown(shown: str, digest: bytes) -> None:
         raise Refused([Refusal(Rule.WRONG_DIGEST, shown=shown[:80], now="0x" + digest.hex())])
 
 
-def typed_form(kind: str, message: Struct, genesis: bytes) -> dict[str, Any]:
-    """A typed message as a file for another screen: its type, its fields and the deployment's genesis."""
-    return {"type": kind, "genesis": "0x" + genesis.hex(), "message": message.to_json()}
+def typed_form(message: Struct) -> dict[str, Any]:
+    """A typed message as a file for another screen. Genesis is not in it: a second screen knows its own deployment."""
+    return {"type": type(message).__name__, "message": message.to_json()}

@@ -4,18 +4,37 @@
 import html
 import json
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import requests
 
-from tests.console.world import World
 from tests.fakes.authenticator import Authenticator, base64url
+
+
+class Place(Protocol):
+    """A console: where it listens, what browsers call it, and whose passkeys there are."""
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        ...
+
+    @property
+    def origin(self) -> str:
+        """What browsers call it."""
+        ...
+
+    @property
+    def passkeys(self) -> Mapping[str, Authenticator]:
+        """Everybody's passkey."""
+        ...
 
 
 class Caller:
     """One cookie jar. It follows no redirect by itself."""
 
-    def __init__(self, world: World, person: str = "") -> None:
+    def __init__(self, world: Place, person: str = "") -> None:
         self.world, self.person = world, person
         self.http = requests.Session()
         self.token = ""
@@ -23,21 +42,32 @@ class Caller:
     @property
     def cookie(self) -> str:
         """The console's cookie."""
-        return self.http.cookies.get("bulkhead") or ""
+        return self.http.cookies.get("bulkhead") or self.http.cookies.get("__Host-bulkhead") or ""
+
+    @property
+    def _host(self) -> str:
+        return self.world.origin.partition("://")[2]
+
+    @property
+    def _secret(self) -> dict[str, str]:
+        """A cookie of TLS, which the jar would not send to a loopback port; a proxy would have ended TLS here."""
+        held = self.http.cookies.get("__Host-bulkhead")
+        return {} if held is None else {"Cookie": f"__Host-bulkhead={held}"}
 
     def get(self, path: str) -> requests.Response:
         """A page; whatever form token it has is kept."""
-        answer = self.http.get(self.world.origin + path, allow_redirects=False, timeout=30)
+        told = {"Host": self._host, **self._secret}
+        answer = self.http.get(self.world.url + path, headers=told, allow_redirects=False, timeout=30)
         found = re.search(r'name="token" value="([0-9a-f]+)"', answer.text)
         self.token = found[1] if found else self.token
         return answer
 
     def post(self, path: str, form: dict[str, str], **headers: str) -> requests.Response:
         """A form as a browser sends it from a page of the console; headers may be changed."""
-        told = {"Origin": self.world.origin, "Sec-Fetch-Site": "same-origin"}
+        told = {"Origin": self.world.origin, "Sec-Fetch-Site": "same-origin", "Host": self._host, **self._secret}
         told |= {name.replace("_", "-"): value for name, value in headers.items()}
         body = {"token": self.token, **form}
-        return self.http.post(self.world.origin + path, data=body, headers=told, allow_redirects=False, timeout=30)
+        return self.http.post(self.world.url + path, data=body, headers=told, allow_redirects=False, timeout=30)
 
     def log_in(self, by: Authenticator | None = None) -> "Caller":
         """Through the login page."""
@@ -52,6 +82,15 @@ class Caller:
         asked = bytes.fromhex(found_in(page, r'data-digest="0x([0-9a-f]{64})"'))
         held = by or self.world.passkeys[self.person]
         return self.post("/login", {"answer": answer_of(held, digest or asked), "next": "/queue"})
+
+    def upload(self, path: str, body: bytes) -> requests.Response:
+        """A file, as a form sends it."""
+        told = {"Origin": self.world.origin, "Sec-Fetch-Site": "same-origin", "Host": self._host, **self._secret}
+        files = {"file": ("file.json", body, "application/json")}
+        form = {"token": self.token}
+        return self.http.post(
+            self.world.url + path, data=form, files=files, headers=told, allow_redirects=False, timeout=30
+        )
 
     def approve(self, transfer: Any, answer: str, **form: str) -> requests.Response:
         """An approval with this answer of a passkey."""

@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
 import uvicorn
 from eth_utils.address import to_checksum_address
+from fastapi import FastAPI
 
 from api.console.app import create_console
 from api.console.parts import ConsoleParts
@@ -126,6 +127,11 @@ class World:
     def origin(self) -> str:
         """Where browsers find it, and what its passkeys are named for."""
         return f"http://localhost:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return self.origin
 
     @cached_property
     def assets(self) -> Assets:
@@ -285,8 +291,18 @@ def decode(unsigned: UnsignedPayout, wallet: Wallet, others: Sequence[Wallet], a
     )
 
 
+class Served(Protocol):
+    """An application and its port."""
+
+    app: FastAPI
+    port: int
+
+
+S = TypeVar("S", bound=Served)
+
+
 @contextmanager
-def serving(made: World) -> Iterator[World]:
+def serving(made: S) -> Iterator[S]:
     """The console under uvicorn on its port."""
     config = uvicorn.Config(
         made.app, host="127.0.0.1", port=made.port, log_level="critical", ws="none", proxy_headers=False

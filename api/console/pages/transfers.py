@@ -46,7 +46,7 @@ def get_standing(desk: At, transfer_id: str, seen: str = "") -> Response:
 def get_intent(desk: At, transfer_id: str) -> Response:
     """The typed message as a file, for a second screen that computes the digest by itself."""
     transfer = reviewing.find(desk.store, transfer_id)
-    body = typed_form("TransferIntent", transfer.intent, desk.roster.domain.genesis)
+    body = typed_form(transfer.intent)
     headers = {"content-disposition": f'attachment; filename="intent-{transfer.digest.hex()[:16]}.json"'}
     return Response(json.dumps(body, indent=1) + "\n", media_type="application/json", headers=headers)
 
@@ -148,8 +148,14 @@ def show(desk: Desk, transfer_id: str, done: str = "") -> Response:
         decides=decides(desk.person, desk.roster),
         moved=False,
         done=done,
-        command=f"bulkhead verify-intent intent-{transfer.digest.hex()[:16]}.json --digest 0x{view.seen.digest.hex()}",
+        genesis=desk.roster.domain.genesis,
+        command=_second_screen(transfer, view.seen.digest, desk.roster.domain.genesis),
     )
+
+
+def _second_screen(transfer: Transfer, digest: bytes, genesis: bytes) -> str:
+    file = f"intent-{transfer.digest.hex()[:16]}.json"
+    return f"bulkhead verify-intent {file} --genesis 0x{genesis.hex()} --digest 0x{digest.hex()}"
 
 
 def stands(transfer: Transfer) -> str:
