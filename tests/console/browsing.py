@@ -54,6 +54,10 @@ class Seat:
         }
         self._cdp.send("WebAuthn.addCredential", {"authenticatorId": self.authenticator, "credential": credential})
 
+    def forget(self) -> None:
+        """Take every passkey out."""
+        self._cdp.send("WebAuthn.clearCredentials", {"authenticatorId": self.authenticator})
+
     def verified(self, *, yes: bool) -> None:
         """Whether the authenticator recognises its user (a finger, a PIN)."""
         told = {"authenticatorId": self.authenticator, "isUserVerified": yes}

@@ -25,7 +25,7 @@ from api.deriving import Draft, draft_from
 from api.parts import ApiParts
 from custody.chains.addresses import ChainDeriver
 from custody.commands.deriver import deriver_handlers
-from custody.flows import freezes, proposals
+from custody.flows import freezes, gathering, proposals
 from custody.flows.freezes import FreezeReader
 from custody.flows.inventory import Wallet
 from custody.flows.kernel import Kernel
@@ -43,7 +43,7 @@ from custody.rules.roster import Person, Roster
 from custody.rules.seat_request import Policies
 from custody.rules.signatures import Signed
 from custody.rules.statements import Statement
-from custody.rules.transfers import Transfer
+from custody.rules.transfers import Status, Transfer
 from custody.rules.wallets import Tier
 from custody.store import migrate, open_store
 from tests.fakes import treasury
@@ -165,11 +165,16 @@ class World:
             signed_by(version, world().domain, [secp256k1(name) for name in PEOPLE]), first.domain.genesis, (first,)
         )
 
+    @cached_property
+    def policies(self) -> Policies:
+        """The shipped bundle in force."""
+        return Policies(in_force(shipped()), {})
+
     @property
     def kernel(self) -> Kernel:
         """What transfers are judged by: the shipped bundle, and the freezes that hold."""
         known = self.store.read(lambda work: self.freezes.read(work, self.roster, self.clock()))
-        base = treasury.kernel(policies=Policies(in_force(shipped()), {}))
+        base = treasury.kernel(policies=self.policies)
         return replace(
             base,
             rosters=(treasury.roster(), self.roster),
@@ -264,6 +269,21 @@ class World:
         """As `bulkhead approve` does, with a key that displays."""
         approval = Approval(transfer.digest, person, secp256k1(person).sign(transfer.digest))
         return proposals.approve(self.store, self.kernel, approval, self.clock())
+
+    def approve_by_passkey(self, transfer: Transfer, person: str) -> Transfer:
+        """A yes that some page gathered."""
+        approval = Approval(transfer.digest, person, self.passkeys[person].over(transfer.digest))
+        return proposals.approve(self.store, self.kernel, approval, self.clock())
+
+    def draft_unfreeze(self, frozen: Signed[Freeze]) -> bytes:
+        """A draft that nobody signed yet."""
+        message = Unfreeze(frozen.message.struct_hash, "looked at", frozen.message.from_time + 3600)
+        return gathering.draft(self.store, self.roster, message, "ana", self.clock())
+
+    def under_way(self) -> list[object]:
+        """Every transfer that is not at its end."""
+        statuses = [status for status in Status if not status.is_final]
+        return self.store.read(lambda work: [*work.transfers.examine(0, 1000, statuses=statuses)])
 
     def get(self, transfer: Transfer) -> Transfer:
         """As it stands."""

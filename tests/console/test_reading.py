@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Every page as people meet it: no serious finding of axe, light and dark, wide and on a phone; nothing wider than the screen; no long task."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser
+
+from tests.console.browsing import Seat
+from tests.console.world import World
+
+Seats = Callable[[str], Seat]
+WIDE: Final = {"width": 1280, "height": 900}
+PHONE: Final = {"width": 390, "height": 844}
+SERIOUS: Final = {"serious", "critical"}
+FIRST_VIEW: Final = 150_000
+"""Bytes of everything that a first look loads."""
+LONG: Final = 50
+"""Milliseconds."""
+
+
+@pytest.fixture(scope="module")
+def furnished(world: World) -> dict[str, str]:
+    """Something on every page of these: a transfer, a rejected one, a freeze and a draft of its end."""
+    waiting, ended = world.propose("20"), world.propose("19")
+    world.reject(ended, "cleo")
+    frozen = world.freeze("customer:bo", "hana")
+    draft = world.draft_unfreeze(frozen)
+    return {"transfer": waiting.intent.id, "ended": ended.intent.id, "draft": draft.hex()}
+
+
+PATHS: Final = (
+    "/queue",
+    "/transfers/{transfer}",
+    "/transfers/{ended}",
+    "/freeze",
+    "/unfreeze/{draft}",
+    "/ceremonies",
+    "/me",
+    "/enrol",
+    "/enrol?person=ana",
+    "/nope",
+)
+
+
+@pytest.fixture(scope="module", params=["light", "dark"])
+def reader(request: Any, browser: Browser, world: World) -> Iterator[Seat]:
+    """Somebody who is logged in, in a colour scheme. axe is no script of the console, so its own page may run it."""
+    seat = Seat(browser, world, "ana", color_scheme=request.param, viewport=WIDE, bypass_csp=True)
+    yield seat.log_in()
+    seat.close()
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_axe_finds_nothing_serious_and_nothing_overflows(reader: Seat, furnished: dict[str, str], path: str) -> None:
+    """Contrast, names, order and roles; and at both widths the page is no wider than its window."""
+    for size in (WIDE, PHONE):
+        reader.page.set_viewport_size(size)
+        reader.goto(path.format(**furnished))
+        wide = reader.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide <= 0, f"{path} is {wide} pixels too wide at {size['width']}"
+    found = Axe().run(reader.page).response["violations"]
+    assert [(v["id"], [n["html"][:160] for n in v["nodes"]]) for v in found if v["impact"] in SERIOUS] == []
+
+
+def test_the_login_and_every_key_can_be_reached_by_keyboard(world: World, fresh: Seats) -> None:
+    """Tab from the top: the way to the content comes first, then the pages, and every one shows its focus."""
+    ana = fresh("ana").log_in()
+    ana.goto("/queue")
+    seen = []
+    for _ in range(4):
+        ana.page.keyboard.press("Tab")
+        outline = "(e => [e.textContent.trim(), getComputedStyle(e).outlineStyle])(document.activeElement)"
+        seen.append(ana.page.evaluate(outline))
+    assert [text for text, _ in seen][:3] == ["To the content", "Bulkhead", "Queue"]
+    assert {style for _, style in seen} == {"solid"}
+
+
+def test_a_queue_of_five_hundred_keeps_its_temper(world: World, fresh: Seats) -> None:
+    """500 under way: first view under 150 kB, and no task over 50 ms while it is laid out, followed and scrolled."""
+    for _ in range(500 - len(world.under_way())):
+        world.propose("20")
+    seat, loaded = fresh("eve").log_in(), []
+    seat.page.on("response", lambda answer: loaded.append(len(answer.body()) if answer.ok else 0))
+    seat.page.add_init_script(
+        "window.long = []; new PerformanceObserver(list => window.long.push(...list.getEntries().map(e => e.duration)))"
+        ".observe({ type: 'longtask', buffered: true });"
+    )
+    seat.goto("/queue")
+    assert sum(loaded) < FIRST_VIEW, loaded
+    with seat.page.expect_response(lambda answer: "/queue/rows" in answer.url and answer.status == 200):
+        world.propose("20")
+    seat.page.mouse.wheel(0, 4000)
+    seat.page.wait_for_timeout(300)
+    assert [each for each in seat.page.evaluate("window.long") if each > LONG] == []
+    assert seat.faults == []
