@@ -3,13 +3,12 @@
 
 import base64
 import re
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from playwright.sync_api import Browser, BrowserContext, Page
 
-from tests.console.world import World
 from tests.fakes.authenticator import Authenticator
 
 AUTHENTICATOR: Final = {
@@ -22,10 +21,24 @@ AUTHENTICATOR: Final = {
 }
 
 
+class Place(Protocol):
+    """A console, and whose passkeys there are."""
+
+    @property
+    def origin(self) -> str:
+        """What browsers call it."""
+        ...
+
+    @property
+    def passkeys(self) -> Mapping[str, Authenticator]:
+        """Everybody's passkey."""
+        ...
+
+
 class Seat:
     """A person at a browser: a context of its own, so that no cookie is shared."""
 
-    def __init__(self, browser: Browser, world: World, person: str = "", **options: Any) -> None:
+    def __init__(self, browser: Browser, world: Place, person: str = "", **options: Any) -> None:
         self.world, self.person = world, person
         self.context: BrowserContext = browser.new_context(base_url=world.origin, **options)
         self.context.set_default_timeout(15_000)

@@ -90,7 +90,9 @@ def _framing(route: Route, target: str) -> None:
 def test_another_sites_form_asks_for_nothing(world: World, fresh: Seats) -> None:
     """CSRF with the browser's own cookies: the console refuses what comes from elsewhere, and the transfer stands."""
     ana, transfer = fresh("ana").log_in(), world.propose("15")
-    body = f'<form method=post action="{world.origin}/transfers/{transfer.intent.id}/reject"><input name=reason value=x><input name=stood value="PENDING_AUTHORIZATION/"><button>win</button></form>'
+    target = f"{world.origin}/transfers/{transfer.intent.id}/reject"
+    fields = '<input name=reason value=x><input name=stood value="PENDING_AUTHORIZATION/">'
+    body = f'<form method=post action="{target}">{fields}<button>win</button></form>'
     ana.page.route("https://evil.example/**", lambda route: route.fulfill(body=body, content_type="text/html"))
     ana.page.goto("https://evil.example/")
     ana.page.get_by_role("button", name="win").click()

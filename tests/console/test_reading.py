@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Every page as people meet it: no serious finding of axe, light and dark, wide and on a phone; nothing wider than the screen; no long task."""
+"""Every page as people meet it: axe finds nothing serious, light and dark, and nothing is wider than the screen; no task is long."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, Final

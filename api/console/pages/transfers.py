@@ -71,8 +71,8 @@ def post_approve(
         told = {"person": desk.person.id, "want": "somebody whose approval is still asked for"}
         raise Refused([Refusal(Rule.SCOPE_MISSING, **told)])
     if agreed.only_displaying:
-        told = {"person": desk.person.id, "missing": agreed.displaying}
-        raise Refused([Refusal(Rule.DISPLAYING_MISSING, **told, want="bulkhead approve, with a key that displays")])
+        want = "bulkhead approve, with a key that displays"
+        raise Refused([Refusal(Rule.DISPLAYING_MISSING, missing=agreed.displaying, want=want)])
     approval = Approval(computed, desk.person.id, answered(desk, computed, answer))
     proposals.approve(desk.store, desk.kernel, approval, desk.now)
     return _back(transfer, "approved")
