@@ -16,7 +16,8 @@ from api.console.parts import ConsoleParts
 from api.console.registry import all_pages
 from api.console.rendering import environment
 from api.console.security import Shell
-from api.problems import status_of
+from api.console.sessions import STRANGERS_MOST, Doorbell
+from api.problems import Busy, status_of
 from custody.rules.errors import CustodyError, InvalidInput, Unavailable
 from custody.rules.provenance import refusal_of
 from custody.rules.refusals import Refusal, Refused, Rule
@@ -26,11 +27,11 @@ _KEPT: Final = "public, max-age=31536000, immutable"
 _SEE_OTHER: Final = 303
 
 
-def create_console(parts: ConsoleParts) -> FastAPI:
-    """The pages over parts that are handed in. Raises InvalidInput for an origin that is none."""
+def create_console(parts: ConsoleParts, strangers: int = STRANGERS_MOST) -> FastAPI:
+    """The pages over parts that are handed in; so many `strangers` a second are asked for a login."""
     app = FastAPI(title="Bulkhead console", docs_url=None, redoc_url=None, openapi_url=None)
     app.router.redirect_slashes = False
-    app.state.parts = parts
+    app.state.parts, app.state.doorbell = parts, Doorbell(strangers)
     for kind in (CustodyError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, _refused)
 
@@ -88,6 +89,8 @@ def _to_login(request: Request) -> Response:
 def _told(error: Exception) -> tuple[int, tuple[Refusal, ...], str]:
     """(status, reasons, what to do next)."""
     match error:
+        case Busy():
+            return 429, tuple(error.refusals), "Too many ask at once. Try again in a second."
         case Refused():
             return int(status_of(error.refusals)), tuple(error.refusals), "Nothing was changed by this request."
         case InvalidInput():

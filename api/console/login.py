@@ -68,7 +68,10 @@ def get_login(request: Request, next: str = "") -> Response:  # noqa: A002  # wh
     secret = secret_of(request)
     if session_of(parts, secret) is not None:
         return RedirectResponse(onward, _SEE_OTHER)
-    step = waiting(parts, secret) or step_up(parts)
+    step = waiting(parts, secret)
+    if step is None:
+        request.app.state.doorbell.ring()
+        step = step_up(parts)
     digest = parts.api.roster().domain.digest(step.login)
     told = {
         "login": step.login,

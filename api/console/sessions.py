@@ -8,11 +8,16 @@ The store keeps hashes alone, so that whoever reads it opens no session.
 
 import hmac
 import json
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
 from api.console.parts import ConsoleParts
+from api.problems import Busy
 from custody.flows.ports import UnitOfWork, Visit
 from custody.rules.errors import InvalidInput
 from custody.rules.login import LOGIN_MOST, Login, who_logs_in
@@ -26,6 +31,8 @@ WHOLE: Final = 10 * 3600
 """Seconds after which a session is over whatever happened: a working day."""
 MOST: Final = 16
 """Sessions of one person; the oldest gives way."""
+STRANGERS_MOST: Final = 30
+"""Browsers a second that are asked for a login by one process; a proxy in front bounds each address."""
 _NOTED: Final = 60
 """Seconds between two notes of when a session was used: not every look at a page is a write."""
 _BYTES: Final = 32
@@ -63,6 +70,24 @@ def form_token(secret: str) -> str:
 def is_token_of(secret: str, given: str) -> bool:
     """Compared in constant time."""
     return hmac.compare_digest(form_token(secret).encode(), given.encode())
+
+
+class Doorbell:
+    """How many strangers a second are asked for a login: each is a row, and whoever floods the door holds up no withdrawal's write."""
+
+    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most, self._clock, self._turn = most, clock, threading.Lock()
+        self._rung: deque[float] = deque()
+
+    def ring(self) -> None:
+        """Raises Busy where too many stand there."""
+        with self._turn:
+            now = self._clock()
+            while self._rung and self._rung[0] <= now - 1:
+                self._rung.popleft()
+            if len(self._rung) >= self._most:
+                raise Busy([Refusal(Rule.BUSY, waiting=len(self._rung), most=self._most)])
+            self._rung.append(now)
 
 
 def step_up(parts: ConsoleParts) -> Doorstep:

@@ -39,9 +39,9 @@ def browser() -> Iterator[Browser]:
         launched.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def seats(browser: Browser, world: World) -> Iterator[Callable[[str], Seat]]:
-    """People at their browsers, logged in once a run."""
+    """People at their browsers, logged in once a file: pages that are left open ask on, and hold up what another file measures."""
     known: dict[str, Seat] = {}
 
     def seat(person: str) -> Seat:

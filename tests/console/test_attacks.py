@@ -45,6 +45,7 @@ def test_names_memos_reasons_and_errors_are_text(world: World, seats: Seats) -> 
     assert bo.text().count(NASTY) == 2  # the reference, and the reason in the history
     assert is_clean(bo)
     bo.goto("/freeze")
+    bo.page.get_by_label("Scope", exact=True).select_option("all")
     bo.page.get_by_label("Reason").fill(NASTY)
     bo.press("Freeze…", lambda url: url.endswith("/freeze"))
     assert NASTY in bo.text()

@@ -10,7 +10,7 @@ import requests
 from api.console.app import create_console
 from api.console.assets import FOLDER, MANIFEST, assets, digest, write
 from api.console.registry import all_pages
-from api.console.sessions import IDLE, WHOLE
+from api.console.sessions import IDLE, WHOLE, Doorbell
 from custody.rules.errors import InvalidInput
 from custody.rules.roster import Roster
 from tests.console.calling import Caller, answer_of, rule_of
@@ -245,6 +245,22 @@ def test_no_link_leads_elsewhere(own: World) -> None:
         assert caller.post("/login", form).headers["location"] == "/queue", target
     kept = requests.get(own.origin + "/login", params={"next": "/transfers/0190-aa"}, timeout=30).text
     assert 'name="next" value="/transfers/0190-aa"' in kept
+
+
+def test_a_crowd_at_the_door_is_told_to_wait(own: World) -> None:
+    """Each stranger's login is a row, so a flood of them is turned away before it is one; who has a row already is not."""
+    clock = [0.0]
+    before, own.app.state.doorbell = own.app.state.doorbell, Doorbell(2, lambda: clock[0])
+    try:
+        first = Caller(own)
+        assert [first.get("/login").status_code, Caller(own).get("/login").status_code] == [200, 200]
+        crowded = Caller(own).get("/login")
+        assert (crowded.status_code, rule_of(crowded)) == (429, "too_many_writes_waiting")
+        assert first.get("/login").status_code == 200
+        clock[0] = 1.0
+        assert Caller(own).get("/login").status_code == 200
+    finally:
+        own.app.state.doorbell = before
 
 
 def test_every_answer_carries_the_shell(own: World) -> None:

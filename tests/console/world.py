@@ -101,6 +101,7 @@ class World:
     clock: Clock = field(default_factory=Clock)
     wall: Clock = field(default_factory=Clock)
     _number: int = 0
+    _turn: Any = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         url = f"sqlite:///{self.folder / 'ledger.db'}"
@@ -121,7 +122,7 @@ class World:
             NOW - 10,
         )
         self.console = ConsoleParts(self.parts, self.origin, decode)
-        self.app = create_console(self.console)
+        self.app = create_console(self.console, strangers=10_000)
 
     @property
     def origin(self) -> str:
@@ -209,15 +210,17 @@ class World:
 
     def propose(self, amount: str = "20", asset: str = "ETH", by: Any = None, **changes: Any) -> Transfer:
         """A customer of their own asks for some of theirs, by the trading backend: no test fills another's windows."""
-        self._number += 1
-        customer = f"c{self._number}"
+        with self._turn:
+            self._number += 1
+            number = self._number
+        customer = f"c{number}"
         moved = Amount.parse(self.asset(asset), amount)
         chain = moved.asset.chain
-        to = _address(self._number) if chain.is_evm else PAYEE[chain.name]
-        self.store.run(lambda work: self._welcome(work, customer, moved, to))
+        to = _address(number) if chain.is_evm else PAYEE[chain.name]
+        self.store.run(lambda work: self._welcome(work, customer, moved, to, number))
         said = Proposal(
             **{
-                "reference": f"order {self._number}",
+                "reference": f"order {number}",
                 "account": f"customer:{customer}",
                 "chain": chain.name,
                 "asset": asset,
@@ -229,13 +232,18 @@ class World:
             }
         )
         signed = signed_by(said, world().domain, [by or ed25519("backend")])
-        entropy = self._number.to_bytes(10)
-        return proposals.propose(self.store, self.kernel, signed, f"k{self._number}", self.clock(), entropy)
+        entropy = number.to_bytes(10)
+        return proposals.propose(self.store, self.kernel, signed, f"k{number}", self.clock(), entropy)
 
-    def _welcome(self, work: UnitOfWork, customer: str, moved: Amount, to: str) -> None:
+    def crowd(self, count: int) -> None:
+        """So many proposals."""
+        for _ in range(count):
+            self.propose("20")
+
+    def _welcome(self, work: UnitOfWork, customer: str, moved: Amount, to: str, number: int) -> None:
         work.customers.add(customer)
         owner = Account(AccountKind.CUSTOMER_AVAILABLE, customer)
-        entry = treasury.deposit(moved.asset, 2 * moved.units, owner, Tier.CUSTOMER_HOT, 100 + self._number)
+        entry = treasury.deposit(moved.asset, 2 * moved.units, owner, Tier.CUSTOMER_HOT, 100 + number)
         work.journal.append(entry, NOW - 2 * DAY)
         said = treasury.enrolment(moved.asset.chain, owner=f"customer:{customer}", address=to).message
         work.enrolments.add(signed_by(said, world().domain, [secp256k1("hana")]), NOW - 2 * DAY)

@@ -21,7 +21,7 @@ from custody.rules.transfers import Status, SubStatus, Transfer
 
 router = APIRouter()
 PAGE = Page("queue", "/queue", "Queue", router, 10)
-_PAGE: Final = 50
+_PAGE: Final = 25
 """Rows of one part that are shown at once: a phone lays them out within a frame."""
 _MOST: Final = 2000
 _UNCHANGED: Final = 204
