@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from custody.flows import payout_records as records
 from custody.flows import carrying, signing
+from custody.flows import payout_records as records
 from custody.flows.ports import UnitOfWork
 from custody.rules.intents import Anchor
 from custody.rules.payments import SeatSignatures
