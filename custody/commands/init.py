@@ -2,15 +2,23 @@
 """`bulkhead init ROSTER`: a deployment is born once everybody named has signed version 1."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from custody.commands.common import Home, home, out, read_signed_as, write_json
-from custody.rules.refusals import raise_if
+from custody.rules.errors import Unavailable
+from custody.rules.refusals import Refusal, Refused, Rule, raise_if
 from custody.rules.roster import RosterVersion, check_version, named_keys
 from custody.rules.signatures import Signed
 from custody.rules.typed import Domain
+from custody.rules.words import at
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from custody.rules.statements import Statement
+    from custody.vault.keyring import RemoteSeat
 
 app = typer.Typer(help="Give birth to a deployment: everybody named signs roster version 1, every part pins it.")
 
@@ -40,7 +48,7 @@ def init(
     out.print(f"signed by all {len(named_keys(complete.message))} named; pinned by {len(parts)} parts", markup=False)
 
 
-roster_app = typer.Typer(help="Roster versions: draft, show who signed.")
+roster_app = typer.Typer(help="Roster versions: draft, show who signed, carry one that people signed to every part.")
 
 
 @roster_app.command("draft")
@@ -57,6 +65,56 @@ def draft(
     out.print(
         f"struct hash 0x{version.struct_hash.hex()}" + (" = genesis" if version.version == 1 else ""), markup=False
     )
+
+
+@roster_app.command("carry")
+def carry(
+    file: Annotated[Path, typer.Argument(help="A next version with its signatures.")], home_option: Home = None
+) -> None:
+    """Check its quorums, mirror it, and hand it to every seat that answers: noted the first time, taken after the delay.
+
+    Again after the delay, and to cold seats at a ceremony. Each part decides by itself; nothing is in force by being carried.
+    """
+    from custody.bootstrap import open_deployment
+    from custody.flows.mirror import ROSTER, put_signed
+    from custody.parts import attestor
+    from custody.rules.roster import check_agreed
+    from custody.vault.keyring import RemoteSeat
+    from custody.working import KernelReader
+
+    signed, deployment = read_signed_as(file, RosterVersion), open_deployment(home(home_option))
+    reader = KernelReader(deployment)
+    newest = reader.rosters()[-1]
+    if signed.message != newest.version:
+        raise_if(check_agreed(newest, signed, reader.clock()))
+        deployment.store.run(lambda work: put_signed(work.documents, ROSTER, signed))
+    out.print(f"mirrored: version {signed.message.version}", markup=False)
+    statement = attestor(deployment.settings).statement() if newest.version.clock == "statement" else None
+    parts = deployment.settings.seats
+    reached = [RemoteSeat(name, Path(parts[name].socket)) for name in sorted(parts)]
+    raise_if([*_admitted(signed, statement, reached)])
+
+
+def _admitted(
+    signed: Signed[RosterVersion], statement: "Signed[Statement] | None", seats: "Iterable[RemoteSeat]"
+) -> "Iterator[Refusal]":
+    """Hand a version to seats and say what each made of it; refusals but for its time, which comes."""
+    for seat in seats:
+        try:
+            seat.admit_roster(signed, statement)
+        except Unavailable:
+            out.print(f"{seat.name}: silent; carry it again when it answers", markup=False)
+        except Refused as error:
+            early = [r for r in error.refusals if r.rule is Rule.TOO_EARLY]
+            if len(early) == len(error.refusals):
+                since = early[0].operands.get("not_before")
+                told = at(since) if isinstance(since, int) else str(since)
+                out.print(f"{seat.name}: noted; carry it again from {told} on", markup=False)
+            else:
+                out.print(f"{seat.name}: refused", markup=False)
+                yield from error.refusals
+        else:
+            out.print(f"{seat.name}: in force", markup=False)
 
 
 @roster_app.command("show")

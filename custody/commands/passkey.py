@@ -71,10 +71,11 @@ def keep(file: Enrolment, home_option: Home = None) -> None:
     """Mirror the credential id, by which pages find a key that is in force. It authorises nothing; no seat knows it."""
     from custody.bootstrap import open_deployment
     from custody.rules.passkeys import PASSKEY
+    from custody.working import KernelReader
 
     found = _read(file)
     deployment = open_deployment(home(home_option))
-    whose = deployment.roster.people_by_key.get(found.key)
+    whose = KernelReader(deployment).rosters()[-1].people_by_key.get(found.key)
     if whose is None or whose.id != found.person:
         want = f"a key of {found.person} in the newest roster: bulkhead passkey add"
         raise Refused([Refusal(Rule.SIGNER_UNKNOWN, key=str(found.key), want=want)])
@@ -97,9 +98,9 @@ def _next(home_option: str | None) -> RosterVersion:
     from custody.bootstrap import open_deployment
     from custody.working import KernelReader
 
-    deployment = open_deployment(home(home_option), read_only=True)
-    newest, now = deployment.roster.version, KernelReader(deployment).clock()
-    earliest = max(newest.not_before, now) + newest.delay
+    reader = KernelReader(open_deployment(home(home_option), read_only=True))
+    newest = reader.rosters()[-1].version
+    earliest = max(newest.not_before, reader.clock()) + newest.delay
     return replace(newest, version=newest.version + 1, previous=newest.struct_hash, not_before=earliest)
 
 

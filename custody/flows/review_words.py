@@ -219,8 +219,9 @@ def _windows(seen: Review) -> Iterator[str]:
 
 def _counted(seen: Review, decision: Decision, counted: Counted, pinned: Roster) -> Iterator[str]:
     groups = {person.id: ", ".join(person.groups) for person in pinned.version.people}
-    people = sorted(approver.person for approver in counted.approvers)
-    told = ", ".join(f"{person} ({groups.get(person, '')})" for person in people)
+    shown = {True: "", False: "; by a key that shows nothing"}
+    found = sorted(counted.approvers, key=lambda approver: approver.person)
+    told = ", ".join(f"{a.person} ({groups.get(a.person, '')}{shown[a.displays]})" for a in found)
     yield _line("approved by", told or "nobody yet")
     for refusal in counted.ignored:
         yield _line("", f"not counted: {refusal}")

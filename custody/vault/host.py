@@ -53,7 +53,10 @@ def seat_handlers(seat: SeatHost, genesis: bytes | None = None) -> Mapping[str, 
         return {}
 
     def admit_roster(body: object) -> object:
-        seat.admit_roster(Signed.from_json(RosterVersion, read_body(body, "signed")[0]))
+        told = isinstance(body, dict) and "statement" in body
+        signed, *said = read_body(body, "signed", *(["statement"] if told else []))
+        statement = Signed.from_json(Statement, said[0]) if said else None
+        seat.admit_roster(Signed.from_json(RosterVersion, signed), statement)
         return {}
 
     def make_wallet_key(body: object) -> object:

@@ -45,9 +45,10 @@ class RemoteSeat:
         """See `SeatPort`."""
         self._client.call("pin", {"signed": signed.to_json()})
 
-    def admit_roster(self, signed: Signed[RosterVersion]) -> None:
-        """Give the seat the roster's next version."""
-        self._client.call("admit_roster", {"signed": signed.to_json()})
+    def admit_roster(self, signed: Signed[RosterVersion], statement: Signed[Statement] | None = None) -> None:
+        """Give the seat the roster's next version, and where a devnet's statements tell the time, one of these."""
+        told = {} if statement is None else {"statement": statement.to_json()}
+        self._client.call("admit_roster", {"signed": signed.to_json(), **told})
 
     def make_wallet_key(self, label: str, chain: Chain) -> SeatKey:
         """See `SeatPort`."""

@@ -93,9 +93,21 @@ class SeatHost:
         own = self.identity()
         self._move(lambda state, now: birth.pin(state, signed, own, now))
 
-    def admit_roster(self, signed: Signed[RosterVersion]) -> None:
-        """Take the roster's next version; raises Refused. The first time it is noted, and too_early says from when it counts."""
-        state = self._move(lambda state, now: birth.admit_roster(state, signed, now))
+    def admit_roster(self, signed: Signed[RosterVersion], statement: Signed[Statement] | None = None) -> None:
+        """Take the roster's next version; raises Refused. The first time it is noted, and too_early says from when it counts.
+
+        `statement` tells a devnet's time; it may name the very version that is handed in.
+        """
+
+        def admit(state: SeatState, now: int) -> Outcome:
+            pinned = state.pinned
+            if statement is None or pinned is None or pinned.version.clock != "statement":
+                return birth.admit_roster(state, signed, now)
+            if pinned.version.attestor not in statement.signers(pinned.domain):
+                return (Refusal(Rule.SIGNATURE_INVALID, document="Statement", signer=str(pinned.version.attestor)),)
+            return birth.admit_roster(state, signed, max(now, statement.message.time))
+
+        state = self._move(admit)
         raise_if(birth.check_in_force(state, signed.message))
 
     def make_wallet_key(self, label: str, chain: Chain) -> SeatKey:

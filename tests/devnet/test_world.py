@@ -31,6 +31,7 @@ from devnet.scenes.stage import Stage
 from devnet.story import Story
 from policies.bundle import from_json, load
 from tests.devnet import browsing
+from tests.devnet.passkey_walk import walk
 
 pytestmark = pytest.mark.timeout(900)  # the first test plays the whole demonstration, beside another worker's tests
 BULKHEAD = str(Path(sys.executable).parent / "bulkhead")
@@ -352,3 +353,9 @@ def test_what_is_approved_in_a_browser_makes_real_seats_sign(played: tuple[Stage
     """Two passkeys at the real console's page, over the real processes: the worker asks, OpenBao's seats sign, and the chain has it."""
     stage, story = played
     browsing.approve_in_browser(stage, story)
+
+
+def test_a_passkey_from_its_enrolment_to_a_withdrawal(played: tuple[Stage, Story], tmp_path: Path) -> None:
+    """Enrolled by a roster version under its quorum; alone it approves what is small, and above the amount beside a key that displays."""
+    stage, story = played
+    walk(Desk(stage), story, lambda *words: bulkhead(stage, *words), tmp_path)

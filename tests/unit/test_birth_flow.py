@@ -177,7 +177,7 @@ class TestMirror:
         late = [documents[0], self.successor(NOW + YEAR).to_json()]
         with pytest.raises(Refused) as caught:
             rosters_from(late, house().domain.genesis, NOW + 3 * YEAR)
-        assert rules_of(caught.value) == {Rule.QUORUM_NOT_REACHED}
+        assert rules_of(caught.value) == {Rule.QUORUM_NOT_REACHED, Rule.DISPLAYING_MISSING}
 
     def test_who_leaves_takes_no_wallet_along(self) -> None:
         """A certificate holds by the version under which it was signed; by nobody of any version it does not hold."""
@@ -193,7 +193,7 @@ class TestMirror:
         strangers = signed_by(hot().message, domain, [secp256k1("ana"), secp256k1("mallory")])
         with pytest.raises(Refused) as caught:
             certificates_from([strangers.to_json()], newest)
-        assert rules_of(caught.value) == {Rule.QUORUM_NOT_REACHED}
+        assert rules_of(caught.value) == {Rule.QUORUM_NOT_REACHED, Rule.DISPLAYING_MISSING}
 
     def test_upcoming(self) -> None:
         """A successor that both quorums signed and that is not in force; nothing else."""

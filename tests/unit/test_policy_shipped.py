@@ -44,8 +44,9 @@ def asks(decision: Decision) -> str | None:
     return None if decision.requirement is None else str(decision.requirement)
 
 
-DESKS: Final = "1 of operations, 1 of risk, 1 of treasury, after 1h"
-EXECUTIVE: Final = "1 of executive, 1 of operations, 1 of risk, 1 of treasury, after 1d"
+SHOWN: Final = ", 1 by a key that displays"
+DESKS: Final = f"1 of operations, 1 of risk, 1 of treasury{SHOWN}, after 1h"
+EXECUTIVE: Final = f"1 of executive, 1 of operations, 1 of risk, 1 of treasury{SHOWN}, after 1d"
 LARGE: Final = {"amount": 100 * BTC}
 
 
@@ -82,7 +83,11 @@ LARGE: Final = {"amount": 100 * BTC}
             {"asset": "ETH", "amount": 5 * 10**18 + 1}, REQUIRE, "1 of operations, 1 of risk", id="ETH cap and a wei"
         ),
         # bands
-        pytest.param({"usd": 100 * K - 1}, REQUIRE, "1 of operations, 1 of risk", id="R01, a micro-USD below"),
+        pytest.param({"usd": 50 * K}, REQUIRE, "1 of operations, 1 of risk", id="R07, exactly 50k"),
+        pytest.param({"usd": 50 * K + 1}, REQUIRE, "1 of operations, 1 of risk" + SHOWN, id="R07 above 50k"),
+        pytest.param({"amount": BTC}, REQUIRE, "1 of operations, 1 of risk", id="R08, exactly a bitcoin"),
+        pytest.param({"amount": BTC + 1}, REQUIRE, "1 of operations, 1 of risk" + SHOWN, id="R08, and a satoshi"),
+        pytest.param({"usd": 100 * K - 1}, REQUIRE, "1 of operations, 1 of risk" + SHOWN, id="R01, a micro-USD below"),
         pytest.param({"usd": 100 * K}, REQUIRE, DESKS, id="R01 from 100k"),
         pytest.param({"customer_24h": 250 * K - 1}, REQUIRE, "1 of operations, 1 of risk", id="R03, a micro-USD below"),
         pytest.param({"customer_24h": 250 * K}, REQUIRE, DESKS, id="R03, a day's splitting"),
@@ -91,7 +96,7 @@ LARGE: Final = {"amount": 100 * BTC}
         pytest.param(
             {**OPERATOR, "initiator_24h": 500 * K},
             REQUIRE,
-            "1 of compliance, 1 of executive, 1 of operations, 1 of risk, 1 of treasury, after 1h",
+            f"1 of compliance, 1 of executive, 1 of operations, 1 of risk, 1 of treasury{SHOWN}, after 1h",
             id="R05, one member of staff",
         ),
         pytest.param(
@@ -103,12 +108,12 @@ LARGE: Final = {"amount": 100 * BTC}
         pytest.param(
             {"related_entity": True},
             REQUIRE,
-            "1 of board, 1 of compliance, 1 of executive, 1 of operations, 1 of risk, after 1d",
+            f"1 of board, 1 of compliance, 1 of executive, 1 of operations, 1 of risk{SHOWN}, after 1d",
             id="R04, affiliate",
         ),
         pytest.param({"usd": 5_000 * K}, REQUIRE, EXECUTIVE, id="P01's end"),
         pytest.param({"usd": 5_000 * K + 1}, DENY, None, id="P01's end and a micro-USD"),
-        pytest.param(LARGE, REQUIRE, "1 of operations, 1 of risk", id="largest withdrawal"),
+        pytest.param(LARGE, REQUIRE, "1 of operations, 1 of risk" + SHOWN, id="largest withdrawal"),
         pytest.param({"amount": 100 * BTC + 1}, DENY, None, id="largest withdrawal and a satoshi"),
         pytest.param({"amount": 2**256 - 1, "usd": 1}, DENY, None, id="everything, at a price that lies"),
         pytest.param({"usd": 2**256 - 1}, DENY, None, id="beyond any value"),
@@ -147,7 +152,11 @@ def test_withdrawals(bundle: Bundle, change: dict[str, Any], outcome: Outcome, a
         ),
         pytest.param("cold sweep", {"usd": 50 * K}, AUTO, "1 of operations, 1 of treasury", id="P04, USD cap"),
         pytest.param(
-            "cold sweep", {"usd": 50 * K + 1}, REQUIRE, "1 of operations, 1 of treasury", id="P04, and a micro-USD"
+            "cold sweep",
+            {"usd": 50 * K + 1},
+            REQUIRE,
+            "1 of operations, 1 of treasury" + SHOWN,
+            id="P04, and a micro-USD",
         ),
         pytest.param(
             "cold sweep", OPERATOR, REQUIRE, "1 of operations, 1 of treasury", id="P04, asked for by a person"
@@ -250,7 +259,7 @@ def test_every_rule_is_shown_to_matter(bundle: Bundle) -> None:
     """Each rule of the bundle matches somewhere in these tables' neighbourhood: none is dead."""
     matched: Counter[str] = Counter()
     changes: tuple[dict[str, Any], ...] = (
-        {}, {"usd": 1000 * K}, {"customer_24h": 250 * K}, {"related_entity": True}, {"sanctioned": True}, UNENROLLED,
+        {}, {"usd": 1000 * K}, {"amount": 2 * BTC}, {"customer_24h": 250 * K}, {"related_entity": True}, {"sanctioned": True}, UNENROLLED,
         OPERATOR, {**OPERATOR, "initiator_24h": 500 * K}, {"dest_age": 0}, {"dest_balance_after": CAP + 1}, FLOAT,
         {"owner": Owner.ANOTHER_CUSTOMER}, {"role": Role.CUSTOMER}, {"role": Role.SYSTEM}, *({"from_tier": t} for t in Tier),
     )  # fmt: skip
@@ -292,7 +301,7 @@ def test_generated_transfers_are_not_all_refused(bundle: Bundle) -> None:
     plain = {route: decide(bundle, route) for route in ROUTES}
     assert {decision.outcome for decision in plain.values()} == {AUTO, REQUIRE}
     permits = {rule.id for rule in bundle.rules if rule.kind is Kind.PERMIT}
-    assert {name for decision in plain.values() for name in decision.matched} == permits
+    assert {name for decision in plain.values() for name in decision.matched} == permits | {"R09-display-out-of-cold"}
 
 
 WHO_ASKS: Final = {

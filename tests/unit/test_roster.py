@@ -120,6 +120,11 @@ VERSIONS: Final = [
         Rule.KEY_REUSED,
         id="one passkey of one person named for two pages",
     ),
+    pytest.param(
+        {"people": (ANA, *(replace(p, displays=(False,)) for p in (BO, CY, DEE)))},
+        Rule.DISPLAYING_MISSING,
+        id="one person alone has a key that displays",
+    ),
     pytest.param({"seats": ()}, Rule.MALFORMED, id="no seats"),
     pytest.param(
         {"seats": (replace(VERSION_1.seats[0], identity=Signer("device:x").key), *VERSION_1.seats[1:])},
@@ -295,6 +300,58 @@ def test_check_successor_refuses(document: Signed[RosterVersion], now: int, rule
 def test_a_chain_may_be_added() -> None:
     """A successor keeps every chain and may bring another."""
     assert list(check_successor(ROSTER, successor(chains=(ETH, BTC, MAINNET)), IN_FORCE)) == []
+
+
+def passkeys(*names: str) -> Roster:
+    """The deployment, where these people have a passkey too."""
+    people = tuple(with_passkey(p, Authenticator(p.id)) if p.id in names else p for p in VERSION_1.people)
+    version = replace(VERSION_1, people=people)
+    return Roster(Signed(version, ()), GENESIS)
+
+
+@pytest.mark.parametrize(
+    ("by_device", "by_passkey", "refused"),
+    [
+        pytest.param(("ana", "bo"), (), False, id="two devices"),
+        pytest.param(("ana",), ("bo",), False, id="a device beside a passkey"),
+        pytest.param((), ("ana", "bo"), True, id="two passkeys"),
+        pytest.param((), ("ana", "bo", "cy"), True, id="any number of them"),
+    ],
+)
+def test_who_is_who_is_not_decided_by_passkeys_alone(
+    by_device: tuple[str, ...], by_passkey: tuple[str, ...], refused: bool
+) -> None:
+    """A page that lies could name its own people otherwise; the old version says whose keys display."""
+    old = passkeys("ana", "bo", "cy")
+    shown = tuple(replace(p, displays=(True,) * len(p.keys)) for p in old.version.people)
+    for people in (old.version.people, shown):  # whatever the new one says of keys
+        new = replace(old.version, version=2, previous=old.version.struct_hash, people=people, not_before=IN_FORCE)
+        digest = old.domain.digest(new)
+        signatures = [Signer(f"device:{n}").over(digest) for n in by_device]
+        signatures += [Authenticator(n).over(digest) for n in by_passkey]
+        found = rules(check_successor(old, Signed(new, ()).joined(signatures), IN_FORCE))
+        assert (Rule.DISPLAYING_MISSING in found) is refused
+        assert Rule.QUORUM_NOT_REACHED not in found
+
+
+@pytest.mark.parametrize(
+    ("now", "among", "reached"),
+    [
+        pytest.param(NOW, None, True, id="ana's device"),
+        pytest.param(NOW, ("ana",), True, id="among them"),
+        pytest.param(NOW, ("bo",), False, id="not among them"),
+        pytest.param(NOW, (), False, id="among nobody"),
+        pytest.param(LATER, None, False, id="her entry expired"),
+    ],
+)
+def test_whose_key_displays_counts_as_quorums_do(now: int, among: tuple[str, ...] | None, reached: bool) -> None:
+    """Unexpired, of those who are asked, and truly signed."""
+    notice = signed(NOTICE, GENESIS, ["device:ana", "ana's laptop"])
+    assert (not list(ROSTER.check_displaying(notice, among, now))) is reached
+    laptop = signed(NOTICE, GENESIS, ["ana's laptop"])
+    assert rules(ROSTER.check_displaying(laptop, None, NOW)) == {Rule.DISPLAYING_MISSING}
+    forged = replace(notice, message=replace(NOTICE, scope="company"))
+    assert rules(ROSTER.check_displaying(forged, None, NOW)) == {Rule.DISPLAYING_MISSING}
 
 
 def test_raising_the_threshold_binds_its_own_version() -> None:

@@ -18,15 +18,15 @@ from custody.rules.governance import PolicyActivation
 from custody.rules.refusals import Refused, Rule
 from custody.rules.roster import Roster
 from custody.rules.signatures import Signed
-from custody.rules.succession import FIRST
+from custody.rules.succession import FIRST, check_signed
 from custody.vault.seat import SeatHost
 from policies.bundle import Bundle
 from policies.succession import Lineage, terms
 from tests.fakes.governed import DAYS, HOUR, Edit, activation, after, first, looser, rule, tighter
-from tests.fakes.seat import NOW, FakeVault, rules_of
+from tests.fakes.seat import NOW, FakeVault, rules_of, secp256k1
 from tests.fakes.seated import LATER, Seated, by_wire, reopened, seated
 from tests.fakes.store import FakeStore
-from tests.fakes.trust import world
+from tests.fakes.trust import passkey, world
 from tests.unit import shipped
 
 
@@ -52,6 +52,12 @@ def claim_gone(documents: dict[str, Any]) -> None:
     documents["claims"]["claims"].pop()
 
 
+def shown_gone(documents: dict[str, Any]) -> None:
+    """A day of small payments is approved by passkeys alone."""
+    (row,) = [row for row in documents["rules"]["rules"] if row["id"].startswith("R03")]
+    del row["displaying"]
+
+
 def claim_more(documents: dict[str, Any]) -> None:
     """The last claim once more under another id."""
     rows = documents["claims"]["claims"]
@@ -64,6 +70,12 @@ def claim_more(documents: dict[str, Any]) -> None:
         pytest.param(rule("R01", delay="2h"), "stricter", 0, id="a longer delay"),
         pytest.param(
             rule("R01", why="The same in other words, which decide nothing."), "stricter", 0, id="other words"
+        ),
+        pytest.param(rule("R01", displaying="1 approval"), "stricter", 0, id="a key that displays"),
+        pytest.param(rule("R03", displaying="2 approvals"), "stricter", 0, id="two of them"),
+        pytest.param(shown_gone, "weaker", 0, id="no key that displays"),
+        pytest.param(
+            limit("without_display", "BTC", "1.00000001 BTC"), "weaker", 0, id="a key that displays from more on"
         ),
         pytest.param(limit("auto_withdrawal", "BTC", "0.24999999 BTC"), "stricter", 0, id="a unit less by itself"),
         pytest.param(in_file("fees", "maturity", value="25h"), "stricter", 0, id="fees mature later"),
@@ -388,3 +400,25 @@ def test_a_seat_believes_neither_signers_nor_documents() -> None:
         vault.documents[f"bundles/{first().hash.hex()}"] = [json.dumps(looser().to_json())]
         with pytest.raises(Unavailable):
             host.admit_policy(tight[0], tighter().to_json())
+
+
+@pytest.mark.parametrize(
+    ("devices", "passkeys", "refused"),
+    [
+        pytest.param(("ana", "bo"), (), set(), id="two devices"),
+        pytest.param(("ana",), ("bo",), set(), id="a device beside a passkey"),
+        pytest.param((), ("ana", "bo"), {Rule.DISPLAYING_MISSING}, id="passkeys alone"),
+        pytest.param(("cy",), ("ana", "bo"), {Rule.DISPLAYING_MISSING}, id="the author's device does not count"),
+        pytest.param(("dee",), ("ana", "bo"), {Rule.DISPLAYING_MISSING}, id="nor that of somebody who owns no policy"),
+    ],
+)
+def test_a_bundle_is_not_put_in_force_by_passkeys_alone(
+    devices: tuple[str, ...], passkeys: tuple[str, ...], refused: set[Rule]
+) -> None:
+    """A page that lies could take the clause out of the bundle first, and the coins then."""
+    roster = world().deployment.roster()
+    message = PolicyActivation(tighter().hash, first().hash, b"\1" * 32, "cy", NOW)
+    digest = roster.domain.digest(message)
+    made = [secp256k1(n).sign(digest) for n in devices] + [passkey(n).over(digest) for n in passkeys]
+    found = check_signed(Signed(message, tuple(made)), FIRST, roster, NOW)
+    assert {refusal.rule for refusal in found} == refused
