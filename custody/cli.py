@@ -48,6 +48,7 @@ HELP: Final = {
     "backup": "Everything public that recovery needs, in one file: write it, or verify one offline.",
     "deriver": "The deriver: the process that derives addresses for the API, with no key and no node.",
     "api": "The REST API of the backend and the treasury: signed requests in, proposals and evidence out.",
+    "console": "The treasury console: pages to see what would move, and to decide with your own passkey.",
 }
 """One line for each sub-command, in the order of use; known here so that listing them imports none."""
 

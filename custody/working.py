@@ -19,6 +19,7 @@ from custody.chains.payloads import decode
 from custody.chains.payouts import open_payouts
 from custody.chains.views import open_view
 from custody.composing import MirrorKernel, wall_clock
+from custody.flows.freeze_carrying import FreezeCarrier
 from custody.flows.ports import ChainView, Clock, PayoutChain
 from custody.flows.worker import Line, Pace, Parts, StepReport, step
 from custody.parts import attestor, relayer, seats
@@ -67,6 +68,12 @@ def open_worker(deployment: Deployment) -> Parts:
         wall=wall_clock,
         gone=is_gone,
     )
+
+
+def freeze_carrier(deployment: Deployment, parts: Parts) -> FreezeCarrier:
+    """Brings seats the freezes that somebody signed at a page, and what ended them."""
+    reached = seats(deployment.settings)
+    return FreezeCarrier(deployment.store, lambda: parts.kernel().roster, reached, parts.clock, wall_clock)
 
 
 def holder_of(pid: int) -> str:

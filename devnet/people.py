@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """The people and programs of the devnet, each with a key file of their own, and the roster that names them."""
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
 
 from custody.keyfiles import Ed25519Signer, Secp256k1Signer, Signer, make_keystore, make_pem, open_key
+from custody.rules.passkeys import enrolled
 from custody.rules.roster import ApiClient, Person, PriceFeeder, Relayer, RosterSeat, RosterVersion, Thresholds
-from custody.rules.signatures import Key, Signed
+from custody.rules.signatures import DISPLAYING, Key, Signed
 from custody.rules.typed import ZERO32, Domain, Struct
 
 M = TypeVar("M", bound=Struct)
@@ -50,11 +52,18 @@ class Cast:
     programs: Mapping[str, Ed25519Signer]
     spare: Mapping[str, Secp256k1Signer] = field(default_factory=dict)
     """Second keys, by person."""
+    passkeys: Mapping[str, Key] = field(default_factory=dict)
+    """By person: a passkey that somebody made at the console's page and left among the key files before genesis."""
 
     def keys(self, person: str) -> tuple[Key, ...]:
         """Every key of a person, the one they usually sign with first."""
-        second = self.spare.get(person)
-        return (self.people[person].key, *(() if second is None else (second.key,)))
+        second, passkey = self.spare.get(person), self.passkeys.get(person)
+        more = [] if second is None else [second.key]
+        return (self.people[person].key, *more, *([] if passkey is None else [passkey]))
+
+    def displays(self, person: str) -> tuple[bool, ...]:
+        """Key by key, whether it shows what it signs."""
+        return tuple(key.scheme in DISPLAYING for key in self.keys(person))
 
     def sign(self, domain: Domain, signed: Signed[M], names: Iterable[str]) -> Signed[M]:
         """The document with these people's or programs' signatures added."""
@@ -68,7 +77,14 @@ def gather(folder: Path) -> Cast:
     (folder / "password").write_text(PASSWORD + "\n", encoding="ascii")
     people = {name: _person(folder / f"{name}.json") for name in PEOPLE}
     programs = {name: _program(folder / f"{name}.pem") for name in (*CLIENTS, *FEEDERS)}
-    return Cast(people, programs, {name: _person(folder / f"{name}-2.json") for name in SPARE})
+    return Cast(people, programs, {name: _person(folder / f"{name}-2.json") for name in SPARE}, _passkeys(folder))
+
+
+def _passkeys(folder: Path) -> Mapping[str, Key]:
+    """What `passkey-NAME.json` files hold, each verified whole, as whoever signs a roster has to. Raises InvalidInput."""
+    files = ((name, folder / f"passkey-{name}.json") for name in PEOPLE)
+    made = {name: enrolled(json.loads(file.read_text(encoding="utf-8"))) for name, file in files if file.exists()}
+    return {name: passkey.key for name, passkey in made.items() if passkey.person == name}
 
 
 def open_feeders(folder: Path) -> Cast:
@@ -104,7 +120,7 @@ def roster_version(
         chains=chains,
         clock="statement",
         people=tuple(
-            Person(name, full, groups, cast.keys(name), (True,) * len(cast.keys(name)), _FAR)
+            Person(name, full, groups, cast.keys(name), cast.displays(name), _FAR)
             for name, (full, groups) in PEOPLE.items()
         ),
         clients=tuple(

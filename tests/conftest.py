@@ -49,7 +49,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _turn(path: Path) -> tuple[int, int]:
     """A file's place: among the longest, then by its room."""
     name = f"{path.parent.name}/{path.name}"
-    rooms = ("devnet", "contract", "unit")
+    rooms = ("devnet", "console", "contract", "unit")
     long = LONGEST_FIRST.index(name) if name in LONGEST_FIRST else len(LONGEST_FIRST)
     return long, rooms.index(path.parent.name) if path.parent.name in rooms else len(rooms)
 

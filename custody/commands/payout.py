@@ -36,7 +36,8 @@ def export(
 ) -> None:
     """Write what seats are asked about a payout: unsigned payload, intents, approvals, statement."""
     from custody.bootstrap import open_deployment
-    from custody.flows.signing import renew, to_carry
+    from custody.flows.carrying import to_carry
+    from custody.flows.signing import renew
 
     deployment = open_deployment(home(home_option), read_only=not fresh)
     anchor = _permit(deployment.store, transfer).reservation.anchor
@@ -66,7 +67,7 @@ def bring(
 ) -> None:
     """Take seats' signatures in; the worker checks each against the certificate before it uses any."""
     from custody.bootstrap import open_deployment
-    from custody.flows.signing import bring_back
+    from custody.flows.carrying import bring_back
     from custody.rules.payments import SeatSignatures
 
     store = open_deployment(home(home_option)).store

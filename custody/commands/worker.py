@@ -3,6 +3,7 @@
 
 import signal
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Annotated
 
@@ -23,16 +24,22 @@ def worker(
     """Run until stopped; safe to stop, start and kill at any moment."""
     from custody.activating import Carrier
     from custody.bootstrap import open_deployment
-    from custody.working import open_worker, work_forever, work_once
+    from custody.working import freeze_carrier, open_worker, work_forever, work_once
 
     deployment = open_deployment(home(home_option))
     _ = deployment.activated
     parts = replace(open_worker(deployment), sweeps=True)
+    bundles, freezes = Carrier(deployment), freeze_carrier(deployment, parts)
+
+    def carry() -> Iterator[str]:
+        yield from bundles()
+        yield from freezes()
+
     if once:
-        for line in work_once(parts, Carrier(deployment)):
+        for line in work_once(parts, carry):
             out.print(line, markup=False)
         return
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    work_forever(parts, stop, say=lambda line: out.print(line, markup=False), carry=Carrier(deployment))
+    work_forever(parts, stop, say=lambda line: out.print(line, markup=False), carry=carry)

@@ -239,7 +239,7 @@ def _coverage(kernel: Kernel, seen: Review, now: int) -> Iterator[str]:
         return
     said = seen.statement.message
     yield _line("statement", f"{said.sequence} of {words.at(said.time)} ({words.span(now - said.time)} ago)")
-    out, owed = _effect(kernel, seen)
+    out, owed = effect(kernel, seen)
     if not out:
         yield _line("", "company coins to the outside: nothing of customers' changes")
     under_way = seen.transfer.status.is_asked
@@ -266,7 +266,7 @@ def _row(kernel: Kernel, row: AssetCoverage, out: int, owed: int) -> Iterator[st
     yield _line("", f"owed     {told(liabilities(row))} before, {told(liabilities(row) - owed)} after")
 
 
-def _effect(kernel: Kernel, seen: Review) -> tuple[dict[str, int], dict[str, int]]:
+def effect(kernel: Kernel, seen: Review) -> tuple[dict[str, int], dict[str, int]]:
     """What it takes out of customer tiers at the most, and what it settles of what is owed, both in base units by asset.
 
     A move inside costs its fee only; company coins that make customers whole come in, which is below zero here.

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 from custody.flows import payout_records as records
 from custody.flows.authorization import SigningPermit
+from custody.flows.carrying import to_carry
 from custody.flows.inventory import Wallet
 from custody.flows.kernel import Kernel
 from custody.flows.ports import AttestorPort, PayoutChain, SeatPort, Store, UnitOfWork
@@ -193,12 +194,6 @@ def sign_variant(
 # by hand, to seats that are not online
 
 
-def to_carry(store: Store, anchor: Anchor) -> Request | None:
-    """What seats were asked last about an anchor, for a file that is carried to cold ones (DESIGN.md, "Cold"); None before."""
-    void = store.read(lambda work: records.void_of(work, anchor)) is not None
-    return store.read(lambda work: records.newest_request(work, anchor, void=void))
-
-
 def renew(store: Store, kernel: Kernel, attestor: AttestorPort, anchor: Anchor) -> Request:
     """The same question about the same bytes, with a statement made just now; recorded, so that the worker goes on with it.
 
@@ -213,21 +208,6 @@ def renew(store: Store, kernel: Kernel, attestor: AttestorPort, anchor: Anchor) 
     request = replace(asked, statement=_attest(kernel, attestor, anchor, intents))
     store.run(lambda work: records.put_request(work, anchor, request))
     return request
-
-
-def bring_back(store: Store, anchor: Anchor, made: SeatSignatures) -> None:
-    """Take in a cold seat's answer; the next `sign` puts it in place, or says that it is false, and then a better one may be brought.
-
-    Raises Refused(unknown_transfer).
-    """
-    asked = to_carry(store, anchor)
-    known = store.read(lambda work: records.variants(work, anchor))
-    variant = next((v for v in known if asked is not None and v.unsigned.payload == asked.payload), None)
-    if variant is None:
-        raise Refused(
-            [Refusal(Rule.UNKNOWN_TRANSFER, anchor=anchor.reference, want="an anchor that seats were asked about")]
-        )
-    store.run(lambda work: records.bring_signatures(work, variant.unsigned, made))
 
 
 # what is asked

@@ -444,6 +444,25 @@ class SettledRow(Row, table=True):
     units: int = Field(sa_column=Column(Units, nullable=False))
 
 
+class VisitRow(Row, table=True):
+    """One browser at the console; nothing rests on it."""
+
+    __tablename__ = "visits"
+    __table_args__ = (
+        CheckConstraint("length(name) = 32", name="visits_name"),
+        Index("visits_person", "person", "begun"),
+        Index("visits_until", "until"),
+        KEYED,
+    )
+
+    name: bytes = Field(sa_column=Column(LargeBinary, primary_key=True))
+    person: str = Field(sa_column=Column(Text, nullable=False))
+    login: str = Field(sa_column=Column(Text, nullable=False))
+    begun: int = Field(sa_column=Column(WholeNumber, nullable=False))
+    seen: int = Field(sa_column=Column(WholeNumber, nullable=False))
+    until: int = Field(sa_column=Column(WholeNumber, nullable=False))
+
+
 class WriterRow(Row, table=True):
     """Holds nothing: PostgreSQL's writers queue for a lock on this table before they take their snapshot."""
 

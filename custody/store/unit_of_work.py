@@ -27,6 +27,7 @@ from custody.store.leases import SqlLeases
 from custody.store.sessions import Sessions
 from custody.store.statements import Cursor
 from custody.store.transfers import SqlTransfers
+from custody.store.visits import SqlVisits
 from custody.store.writing import Writer, ends_all, is_away, is_busy, is_race
 
 T = TypeVar("T")
@@ -77,6 +78,11 @@ class SqlUnitOfWork:
     def leases(self) -> SqlLeases:
         """Whose turn it is."""
         return SqlLeases(self._connection)
+
+    @cached_property
+    def visits(self) -> SqlVisits:
+        """Who has the console open."""
+        return SqlVisits(self._sessions())
 
     @cached_property
     def _sessions(self) -> Sessions:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from custody.flows import worker as flow
 from custody.flows.authorization import SigningPermit, Withheld, authorize
+from custody.flows.carrying import to_carry
 from custody.flows.ports import PayoutChain, SeatPort
-from custody.flows.signing import to_carry
 from custody.rules.errors import CustodyError, InvalidInput
 from custody.rules.intents import Anchor
 from custody.rules.refusals import Refused, Rule

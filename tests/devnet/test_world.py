@@ -30,6 +30,7 @@ from devnet.scenes.desk import Desk
 from devnet.scenes.stage import Stage
 from devnet.story import Story
 from policies.bundle import from_json, load
+from tests.devnet import browsing
 from tests.devnet.passkey_walk import walk
 
 pytestmark = pytest.mark.timeout(900)  # the first test plays the whole demonstration, beside another worker's tests
@@ -40,6 +41,7 @@ BULKHEAD = str(Path(sys.executable).parent / "bulkhead")
 def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, Story]]:
     """A born devnet on which every scene has been played; one for the whole module."""
     home = tmp_path_factory.mktemp("w")
+    browsing.leave_passkeys(home / "people")
     story = Story(out=io.StringIO())
     net = Devnet(home, lifetime=Lifetime.PARENT)
     with net.running():
@@ -345,6 +347,12 @@ def test_a_weaker_bundle_waits_two_days(played: tuple[Stage, Story], tmp_path: P
     assert log.stdout.count("in force since") == 3
     replayed = bulkhead(stage, "policy", "log", "replay")
     assert replayed.returncode == 0, replayed.stdout + replayed.stderr
+
+
+def test_what_is_approved_in_a_browser_makes_real_seats_sign(played: tuple[Stage, Story]) -> None:
+    """Two passkeys at the real console's page, over the real processes: the worker asks, OpenBao's seats sign, and the chain has it."""
+    stage, story = played
+    browsing.approve_in_browser(stage, story)
 
 
 def test_a_passkey_from_its_enrolment_to_a_withdrawal(played: tuple[Stage, Story], tmp_path: Path) -> None:

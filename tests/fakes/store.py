@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from custody.flows.ports import Deposit, Examined, Lease, UnitOfWork
+from custody.flows.ports import Deposit, Examined, Lease, UnitOfWork, Visit
 from custody.rules.amounts import UINT256_MAX, Asset
 from custody.rules.certificates import DepositAddress
 from custody.rules.deposits import DEPOSIT_MOVES, BlockRef, DepositStatus, Sighting
@@ -48,6 +48,7 @@ class _State:
     documents: dict[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
     rows: TransferState = field(default_factory=TransferState)
     leases: dict[str, Lease] = field(default_factory=dict)
+    visits: dict[bytes, Visit] = field(default_factory=dict)
 
 
 class FakeJournal:
@@ -395,6 +396,45 @@ class FakeLeases:
             self._state.leases[lease.name] = replace(known, holder="", until=0)
 
 
+class FakeVisits:
+    """A dict by name."""
+
+    def __init__(self, state: _State, check: Callable[[], None]) -> None:
+        self._state, self._check = state, check
+
+    def add(self, visit: Visit) -> None:
+        """See `Visits`."""
+        self._check()
+        if visit.name in self._state.visits:
+            raise Refused([Refusal(Rule.ALREADY_EXISTS, kind="visit", key=visit.name.hex())])
+        self._state.visits[visit.name] = visit
+
+    def get(self, name: bytes) -> Visit | None:
+        """See `Visits`."""
+        return self._state.visits.get(name)
+
+    def see(self, name: bytes, at: int) -> None:
+        """See `Visits`."""
+        self._check()
+        if (known := self._state.visits.get(name)) is not None and known.seen < at:
+            self._state.visits[name] = replace(known, seen=at)
+
+    def end(self, name: bytes) -> bool:
+        """See `Visits`."""
+        self._check()
+        return self._state.visits.pop(name, None) is not None
+
+    def of(self, person: str) -> Sequence[Visit]:
+        """See `Visits`."""
+        mine = [visit for visit in self._state.visits.values() if visit.person == person]
+        return sorted(mine, key=lambda visit: visit.begun, reverse=True)
+
+    def forget(self, before: int) -> None:
+        """See `Visits`."""
+        self._check()
+        self._state.visits = {name: visit for name, visit in self._state.visits.items() if visit.until >= before}
+
+
 class FakeUnitOfWork:
     """One transaction over a state."""
 
@@ -402,7 +442,7 @@ class FakeUnitOfWork:
         self.journal, self.deposits = FakeJournal(state, check), FakeDeposits(state, check)
         self.customers, self.documents = FakeCustomers(state, check), FakeDocuments(state, check)
         self.transfers, self.enrolments = FakeTransfers(state.rows, check), FakeEnrolments(state.rows, check)
-        self.leases = FakeLeases(state, check)
+        self.leases, self.visits = FakeLeases(state, check), FakeVisits(state, check)
 
 
 class FakeStore:
@@ -434,6 +474,7 @@ def _copy(state: _State) -> _State:
         dict(state.documents),
         state.rows.copy(),
         dict(state.leases),
+        dict(state.visits),
     )
 
 

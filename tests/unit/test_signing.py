@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from custody.flows import carrying, signing
 from custody.flows import payout_records as records
-from custody.flows import signing
 from custody.flows.ports import UnitOfWork
 from custody.rules.intents import Anchor
 from custody.rules.payments import SeatSignatures
@@ -170,15 +170,15 @@ def test_carried_by_hand() -> None:
     transfer = shop.queued()
     shop.step()
     anchor, store = anchor_of(shop, transfer), shop.treasury.store
-    request = signing.to_carry(store, anchor)
+    request = carrying.to_carry(store, anchor)
     assert request is not None
     shop.seats[0].silent = False
-    signing.bring_back(store, anchor, shop.seats[0].sign(request))
+    carrying.bring_back(store, anchor, shop.seats[0].sign(request))
     shop.seats[0].silent = True
     shop.step()
     assert shop.get(transfer).status is Status.CONFIRMING
     with pytest.raises(Refused):
-        signing.bring_back(store, replace(anchor, reference="99"), SeatSignatures("hot-1", bytes(32), ()))
+        carrying.bring_back(store, replace(anchor, reference="99"), SeatSignatures("hot-1", bytes(32), ()))
 
 
 def test_carried_by_hand_with_a_fresh_statement() -> None:
@@ -189,7 +189,7 @@ def test_carried_by_hand_with_a_fresh_statement() -> None:
     transfer = shop.queued()
     shop.step()
     anchor, store, cold = anchor_of(shop, transfer), shop.treasury.store, shop.seats[0]
-    old = signing.to_carry(store, anchor)
+    old = carrying.to_carry(store, anchor)
     assert old is not None
     cold.silent = False
     cold.journal = replace(cold.journal, sequence=shop.attestor.sequence)
@@ -201,8 +201,8 @@ def test_carried_by_hand_with_a_fresh_statement() -> None:
     fresh = signing.renew(store, shop.treasury.kernel, shop.attestor, anchor)  # type: ignore[arg-type]
     assert replace(fresh, statement=old.statement) == old
     assert fresh.statement.message.sequence > old.statement.message.sequence
-    assert (fresh.statement.message.anchor, signing.to_carry(store, anchor)) == ((anchor,), fresh)
-    signing.bring_back(store, anchor, cold.sign(fresh))
+    assert (fresh.statement.message.anchor, carrying.to_carry(store, anchor)) == ((anchor,), fresh)
+    carrying.bring_back(store, anchor, cold.sign(fresh))
     cold.silent = True
     shop.step()
     assert shop.get(transfer).status is Status.CONFIRMING
@@ -226,16 +226,16 @@ def test_carried_by_hand_a_second_time() -> None:
     transfer = shop.queued()
     shop.step()
     anchor, store = anchor_of(shop, transfer), shop.treasury.store
-    request = signing.to_carry(store, anchor)
+    request = carrying.to_carry(store, anchor)
     assert request is not None
     shop.seats[0].silent = False
     true = shop.seats[0].sign(request)
     shop.seats[0].silent = True
-    signing.bring_back(store, anchor, replace(true, signatures=(b"\x11" * 65,)))
+    carrying.bring_back(store, anchor, replace(true, signatures=(b"\x11" * 65,)))
     shop.step()
     assert shop.get(transfer).status is Status.PENDING_SIGNATURE
     for _ in range(2):  # the same again changes nothing
-        signing.bring_back(store, anchor, true)
+        carrying.bring_back(store, anchor, true)
     shop.step()
     assert shop.get(transfer).status is Status.CONFIRMING
 

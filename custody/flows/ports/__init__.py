@@ -14,6 +14,7 @@ from custody.flows.ports.paying import Anchors, FeeBumper, PayoutChain
 from custody.flows.ports.reading import AddressDeriver, Branch, ChainView, OutpointReader, PayoutReader, SafeReader
 from custody.flows.ports.signers import AddressBinder, AttestorMemory, AttestorPort, SeatPort
 from custody.flows.ports.storing import Store, UnitOfWork
+from custody.flows.ports.visiting import Visit, Visits
 
 Clock = Callable[[], int]
 """Seconds since 1970."""
@@ -50,4 +51,6 @@ __all__ = [
     "Store",
     "Transfers",
     "UnitOfWork",
+    "Visit",
+    "Visits",
 ]

@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 from custody.flows.ports.books import Customers, Deposits, Journal
 from custody.flows.ports.mirror import Documents, Enrolments
 from custody.flows.ports.moving import Leases, Transfers
+from custody.flows.ports.visiting import Visits
 
 T = TypeVar("T")
 
@@ -47,6 +48,11 @@ class UnitOfWork(Protocol):
     @property
     def leases(self) -> Leases:
         """Whose turn it is among several workers."""
+        ...
+
+    @property
+    def visits(self) -> Visits:
+        """Who has the console open in which browser."""
         ...
 
 
