@@ -259,7 +259,7 @@ def accept_certificate(
 
     The same certificate again changes nothing. A second birth for a label and chain is refused, as are keys of another wallet. A
     successor keeps its wallet's Safe, whose owners the rotation changed; its script, on Bitcoin, is its own. A seat that a successor
-    does not name takes it all the same: from then on its old keys only sweep (docs/decisions/0013).
+    does not name takes it all the same: from then on its old keys only sweep (docs/decisions/0016).
     """
     certificate, digest = signed.message, signed.message.struct_hash
     if digest in (c.message.struct_hash for c in state.certificates):

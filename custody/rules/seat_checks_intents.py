@@ -97,7 +97,7 @@ def check_lifetime(case: Case) -> Iterator[Refusal]:
 def check_wallet(case: Case) -> Iterator[Refusal]:
     """The intent names the wallet that pays, by one of its certificates; the newest one's keys sign (`check_newest`).
 
-    What people approved before a rotation is paid after it by the new keys (docs/decisions/0013).
+    What people approved before a rotation is paid after it by the new keys (docs/decisions/0016).
     """
     for item in case.items:
         intent = item.intent
