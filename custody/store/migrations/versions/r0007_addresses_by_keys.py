@@ -10,7 +10,7 @@ from custody.store.migrations.guards import guard_addresses
 from custody.store.types import WholeNumber
 
 revision: Final = "0007"
-down_revision: Final = "0005"
+down_revision: Final = "0006"
 
 _INDEX: Final = "length(wallet) = 32 AND number >= 0 AND keys >= 0"
 _UNIQUE: Final = ("wallet", "customer", "keys")
