@@ -12,6 +12,7 @@ from embit.script import Script  # type: ignore[import-untyped]
 from embit.transaction import TransactionOutput  # type: ignore[import-untyped]
 from typer.testing import CliRunner
 
+from custody.answers import MESSAGE_BYTES
 from custody.rules.birth import SeatState, check_chain
 from custody.rules.errors import CustodyError, InvalidInput, Unavailable
 from custody.rules.governance import Freeze
@@ -35,7 +36,6 @@ from custody.rules.wallets import Tier
 from custody.vault.cli import app
 from custody.vault.seat import SeatHost
 from custody.vault.seat_memory import DOCUMENT_BYTES, STATE, SeatMemory
-from custody.answers import MESSAGE_BYTES
 from tests.fakes.seat import BITCOIN, EVM, NOW, FakeVault, rules_of, secp256k1, signed_by
 from tests.fakes.seated import LATER, Seated, by_wire, reopened, seated, shipped
 from tests.fakes.trust import psbt_of
