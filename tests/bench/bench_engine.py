@@ -37,7 +37,7 @@ from tests.fakes.seated import Seated, by_wire, seated
 T = TypeVar("T")
 
 MANY: Final = 50
-ROUNDS: Final = 2
+ROUNDS: Final = 5
 INPUTS: Final = 4
 NAMES: Final = {EVM: "EVM", BITCOIN: f"Bitcoin, {INPUTS} inputs"}
 _NUMBERS: Final = itertools.count()

@@ -10,7 +10,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from eth_account import Account
@@ -22,6 +24,7 @@ from custody.rules.refusals import Refused
 from custody.rules.roster import RosterVersion
 from custody.rules.signatures import Signed
 from custody.rules.transfers import Status
+from devnet import openbao
 from devnet.birth import EVM, Services, raise_world
 from devnet.demo import scenes
 from devnet.network import HOT_SEATS, Devnet
@@ -44,7 +47,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, St
     browsing.leave_passkeys(home / "people")
     story = Story(out=io.StringIO())
     net = Devnet(home, lifetime=Lifetime.PARENT)
-    with net.running():
+    with _telling_root(), net.running():
         services = Services(net)
         try:
             world = raise_world(net, services, story.tell)
@@ -54,6 +57,16 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, St
             yield stage, story
         finally:
             services.stop()
+
+
+@contextmanager
+def _telling_root() -> Iterator[None]:
+    """Servers that show root their raw storage, so that a test can know what to look for. No deployment's do."""
+    listener = "tls_disable = true"
+    told = openbao._CONFIGURATION.replace(listener, f"{listener}\n  disable_unauthed_generate_root_endpoints = false")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(openbao, "_CONFIGURATION", told + "raw_storage_endpoint = true\n")
+        yield
 
 
 def bulkhead(stage: Stage, *words: str) -> subprocess.CompletedProcess[str]:
@@ -68,6 +81,43 @@ def test_every_claim_held(played: tuple[Stage, Story]) -> None:
     failed = [f"{claim.what}: {claim.seen}" for claim in story.claims if not claim.held]
     assert not failed, "\n".join(failed)  # each of them whole: a run like this one is not soon repeated
     assert len(story.claims) >= 60
+
+
+def test_no_key_of_a_seat_is_anywhere_else(played: tuple[Stage, Story]) -> None:
+    """The raw keys of a seat that signed all of this: not in the memory, environment, files or logs of any part of ours.
+
+    This process was worker and client. The engine's own memory is the control: there the search does find them.
+    """
+    world = played[0].world
+    server = world.net.hot["hot-1"]
+    parts = [os.getpid(), *(pid for part in (*world.services.online, world.services.web) if (pid := part.pid))]
+    engine = [
+        int(entry.name)
+        for entry in Path("/proc").iterdir()
+        if entry.name.isdigit() and str(server.plugin_folder).encode() in (entry / "cmdline").read_bytes()
+    ]
+    skipped = {"plugins", "raft"}
+    files = [
+        f
+        for f in world.net.home.rglob("*")
+        if f.is_file() and not skipped.intersection(f.relative_to(world.net.home).parts)
+    ]
+    shares = json.loads(server.unseal_file.read_text())["shares"]
+
+    def search(pids: list[int], files: list[Path]) -> dict[str, Any]:
+        asked = {"servers": [{"url": server.url, "shares": shares}], "pids": pids, "files": [str(f) for f in files]}
+        words = [sys.executable, "-m", "tests.fakes.canary"]
+        root = Path(__file__).resolve().parents[2]
+        done = subprocess.run(words, input=json.dumps(asked), capture_output=True, text=True, cwd=root, check=False)
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    told = search(parts, files)
+    assert told == {"keys": 4, "searched": len(parts) + len(files), "found": []}
+    assert len(parts) >= 5
+    assert server.audit_file in files
+    assert search(engine, [])["found"]
 
 
 def test_wallets(played: tuple[Stage, Story]) -> None:

@@ -24,6 +24,8 @@ _UNSUPPORTED: Final = 5
 _WRITES: Final = ("create", "update")
 _BROKER_SECONDS: Final = 5.0
 _HOST: Final = "localhost"
+_TLS_NAME: Final = "ssl_target_name_override"
+"""grpclib's word for the name that a certificate has to have; a unix socket has none of its own."""
 
 Verbs = Callable[[str, str], tuple[int, str]]
 """Path and data in; an HTTP status and the answer's text out. Called from one thread, one request at a time."""
@@ -116,7 +118,8 @@ class Plugin:
         if info.network != "unix":
             return message("SetupReply")(err=f"the host's storage is at a {info.network} address, not a unix socket")
         self._options = dict(request.config)
-        configuration = Configuration(ssl_target_name_override=_HOST)
+        said: dict[str, Any] = {_TLS_NAME: _HOST}
+        configuration = Configuration(**said)
         self._channel = Channel(path=info.address, ssl=self._tls.client, codec=Codec(), config=configuration)
         return message("SetupReply")()
 

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: AGPL-3.0-or-later
+"""Reads the raw keys of seats' engines and looks for them in processes and files; a process of its own, so that it finds not itself.
+
+`python -m tests.fakes.canary` with JSON on stdin: `servers` (url, shares), `pids`, `files`. Prints JSON: `keys` read, places
+`searched`, and where a key was `found`. The servers must have been started with `raw_storage_endpoint`.
+"""
+
+import base64
+import json
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import requests
+
+_READ: Final = 8 << 20
+_REGION: Final = re.compile(r"([0-9a-f]+)-([0-9a-f]+) r")
+
+
+def rooted(url: str, shares: Sequence[str]) -> requests.Session:
+    """A session with a new root token, which unseal shares can make: what people in an installation hold."""
+    session = requests.Session()
+    session.trust_env = False
+
+    def put(path: str, body: dict[str, str]) -> Any:
+        answer = session.put(f"{url}/v1/sys/generate-root/{path}", json=body, timeout=30)
+        answer.raise_for_status()
+        return answer.json()
+
+    session.delete(f"{url}/v1/sys/generate-root/attempt", timeout=30)
+    begun = put("attempt", {})
+    told: Any = {}
+    for share in shares:
+        told = put("update", {"key": share, "nonce": begun["nonce"]})
+        if told["complete"]:
+            break
+    encoded = str(told["encoded_token"])
+    raw = base64.b64decode(encoded + "=" * (-len(encoded) % 4))
+    session.headers["X-Vault-Token"] = bytes(a ^ b for a, b in zip(raw, begun["otp"].encode(), strict=True)).decode()
+    return session
+
+
+def secrets_of(url: str, session: requests.Session) -> Iterator[bytes]:
+    """Every wallet key and the identity of the engine mounted there, as they lie in its storage."""
+
+    def raw(method: str, path: str) -> Any:
+        answer = session.request(method, f"{url}/v1/sys/raw/logical/{path}", timeout=30)
+        return answer.json()["data"] if answer.ok else {}
+
+    for mount in raw("LIST", "").get("keys", ()):
+        for key in raw("LIST", f"{mount}documents/keys").get("keys", ()):
+            stored = raw("GET", f"{mount}documents/keys/{key}")["value"]
+            yield bytes.fromhex(json.loads(stored.partition("\n")[2])["secret"])
+
+
+def spellings(secret: bytes) -> list[bytes]:
+    """A key as it could lie somewhere."""
+    return [secret, secret[::-1], secret.hex().encode(), secret.hex().upper().encode(), base64.b64encode(secret)]
+
+
+def memory(pid: int) -> Iterator[bytes]:
+    """A process's readable memory, in overlapping pieces, and its environment."""
+    yield Path(f"/proc/{pid}/environ").read_bytes()
+    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as file:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            region = _REGION.match(line)
+            if region is None or line.endswith(("[vvar]", "[vsyscall]")):
+                continue
+            at, end = (int(each, 16) for each in region.groups())
+            while at < end:
+                with suppress(OSError, ValueError):  # a page that cannot be read
+                    file.seek(at)
+                    yield file.read(min(_READ, end - at))
+                at += _READ - 256
+
+
+def main() -> None:
+    """See the module."""
+    asked = json.load(sys.stdin)
+    secrets = [s for each in asked["servers"] for s in secrets_of(each["url"], rooted(each["url"], each["shares"]))]
+    needle = re.compile(b"|".join(re.escape(word) for secret in secrets for word in spellings(secret)))
+    found, searched = [], 0
+    for pid in asked["pids"]:
+        searched += 1
+        found += [f"memory of {pid}" for piece in memory(pid) if secrets and needle.search(piece)]
+    for name in asked["files"]:
+        searched += 1
+        if needle.search(Path(name).read_bytes()):
+            found.append(name)
+    print(json.dumps({"keys": len(secrets), "searched": searched, "found": found}))
+
+
+if __name__ == "__main__":
+    main()
