@@ -431,6 +431,7 @@ def _copy(state: _State) -> _State:
         dict(state.deposits),
         list(state.customers),
         list(state.addresses),
+        dict(state.keys),
         dict(state.documents),
         state.rows.copy(),
         dict(state.leases),

@@ -44,9 +44,9 @@ VECTORS: Final = [pytest.param(v, id=v["name"]) for v in GOLDEN["vectors"]]
 VERBS: Final = {
     "Proposal", "TransferIntent", "Rejection", "Enrolment", "WalletCertificate", "Rotation", "RosterVersion",
     "PolicyActivation", "Settlement", "ManualEntry", "Void", "Freeze", "Unfreeze", "Statement", "DepositAddress", "SeatHead",
-    "WalletKey", "Price",
+    "WalletKey", "Price", "Backup",
 }  # fmt: skip
-"""TRUST.md, "One typed message per verb", a seat's statement about its own key, and a feeder's price."""
+"""TRUST.md, "One typed message per verb", a seat's statement about its own key, a feeder's price, and what somebody signs of a backup."""
 
 
 # The second path: EIP-712 written plainly from the vector's own text, sharing nothing with custody or eth-account.
