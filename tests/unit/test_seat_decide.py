@@ -546,6 +546,12 @@ ROTATION_ROWS: Final = [
     Row("rotation: the anchor bound to another payload", Ask(journal=bound(anchored())), Rule.ANCHOR_BOUND, rotation),
     Row("rotation: one person", Ask(), Rule.QUORUM_NOT_REACHED, lambda: rotation(people=("bo",))),
     Row("rotation: from another certificate", Ask(), Rule.CERTIFICATE_OLDER, lambda: rotation(old=OTHER)),
+    Row(
+        "rotation: a second one from the same certificate",
+        Ask(journal=with_successor),
+        Rule.CERTIFICATE_OLDER,
+        lambda: rotation(new=OTHER),
+    ),
     Row("rotation: one owner kept", Ask(), Rule.NOT_ROTATION, lambda: rotation(calls=3)),
     Row(
         "rotation: and a lower threshold",
@@ -636,6 +642,9 @@ ACCEPTED: Final = [
     ),
     Row("bitcoin void", Ask(chain=BITCOIN), Rule.MALFORMED, bitcoin_void),
     Row("rotation", Ask(), Rule.MALFORMED, rotation),
+    Row(
+        "rotation by a seat that was handed the successor early", Ask(journal=with_successor), Rule.MALFORMED, rotation
+    ),
     Row(
         "rotation by a seat that is behind",
         Ask(statement={"seats": (SeatPosition("hot-1", 99, OTHER),)}),

@@ -44,9 +44,9 @@ VECTORS: Final = [pytest.param(v, id=v["name"]) for v in GOLDEN["vectors"]]
 VERBS: Final = {
     "Proposal", "TransferIntent", "Rejection", "Enrolment", "WalletCertificate", "Rotation", "RosterVersion",
     "PolicyActivation", "Settlement", "ManualEntry", "Void", "Freeze", "Unfreeze", "Statement", "DepositAddress", "SeatHead",
-    "WalletKey", "Price", "Login",
+    "WalletKey", "Price", "Login", "Backup",
 }  # fmt: skip
-"""TRUST.md, "One typed message per verb", a seat's statement about its own key, a feeder's price, and a login."""
+"""TRUST.md, "One typed message per verb", a seat's own key, a feeder's price, a login, and what somebody signs of a backup."""
 
 
 # The second path: EIP-712 written plainly from the vector's own text, sharing nothing with custody or eth-account.

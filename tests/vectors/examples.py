@@ -4,6 +4,7 @@
 from dataclasses import replace
 from typing import Final
 
+from custody.rules.backups import Backup
 from custody.rules.certificates import (
     BitcoinScript,
     DepositAddress,
@@ -237,6 +238,7 @@ EXAMPLES: Final[dict[str, Struct]] = {
             ManualPosting("customer_available:ada", "BTC", "credit", 5000),
         ),
     ),
+    "Backup": Backup(digest=word(0x31), time=1_795_000_000),
     "Void": Void(anchor=ANCHOR, intents=(word(0x0F), word(0x10))),
     "Freeze": Freeze(scope="customer:ada", reason="phone stolen", from_time=T, lapses=T + 14_400),
     "Unfreeze": Unfreeze(freeze=word(0x11), reason="phone found", not_before=T + 86_400),
