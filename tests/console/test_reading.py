@@ -38,6 +38,7 @@ PATHS: Final = (
     "/freeze",
     "/unfreeze/{draft}",
     "/ceremonies",
+    "/coverage",
     "/me",
     "/enrol",
     "/enrol?person=ana",
@@ -65,6 +66,18 @@ def test_axe_finds_nothing_serious_and_nothing_overflows(reader: Seat, furnished
     assert len(told["passes"]) > 10  # it looked
     found = told["violations"]
     assert [(v["id"], [n["html"][:160] for n in v["nodes"]]) for v in found if v["impact"] in SERIOUS] == []
+
+
+def test_coverage_says_what_the_attestor_signed(reader: Seat, world: World) -> None:
+    """Each asset of the newest statement with its numbers whole, and every certified wallet in its tier."""
+    reader.goto("/coverage")
+    told = reader.page.locator("main").inner_text().replace("\u200b", "")
+    message = world.parts.statements.latest().message
+    assert f"statement {message.sequence} of" in told
+    assert [row.asset for row in message.coverage if row.asset not in told] == []
+    wallets = list(world.kernel.inventory)
+    assert wallets
+    assert [w.certificate.label for w in wallets if w.certificate.label not in told] == []
 
 
 def test_axe_would_find_what_is_planted(reader: Seat) -> None:

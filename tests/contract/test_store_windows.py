@@ -143,6 +143,14 @@ def _forget(url: str) -> None:
             connection.exec_driver_sql(f"DROP TABLE {table}")
             if postgres:
                 connection.exec_driver_sql(f"DROP FUNCTION {table}_refuse()")
+        connection.exec_driver_sql("DROP TABLE visits")
+        if postgres:  # what SQLite's revision makes anew as a whole
+            for change in (
+                "DROP COLUMN keys CASCADE",
+                "ADD CONSTRAINT deposit_addresses_customer UNIQUE (wallet, customer)",
+                "ADD CONSTRAINT deposit_addresses_index CHECK (length(wallet) = 32 AND number >= 0)",
+            ):
+                connection.exec_driver_sql(f"ALTER TABLE deposit_addresses {change}")
         connection.exec_driver_sql("CREATE INDEX transfers_initiator ON transfers (initiator, status, moved_at)")
         config = Config()
         config.set_main_option("script_location", str(migrations._FOLDER))

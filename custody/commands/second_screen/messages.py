@@ -29,6 +29,7 @@ _TEXTS: Final = (
     "Unfreeze(bytes32 freeze,string reason,uint64 notBefore)",
     "Void(Anchor anchor,bytes32[] intents)" + _ANCHOR,
     "Rotation(bytes32 old,bytes32 new)",
+    "Backup(bytes32 digest,uint64 time)",
     "PolicyActivation(bytes32 bundle,bytes32 previous,bytes32 diffReport,string author,uint64 notBefore)",
     "Enrolment(string chain,string address,string owner,string kind,bytes32 evidence,uint64 expiry)",
     ("ManualEntry(string id,string reason,ManualPosting[] postings)"
