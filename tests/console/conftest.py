@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""One console and one browser for all of these tests: each test brings transfers and people of its own."""
+"""One console for all of these tests and one browser a file: each test brings transfers and people of its own."""
 
 import os
 import socket
@@ -27,9 +27,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium, without a display."""
+    """Debian's Chromium, without a display; ended after each file, since its event loop would stand in the way of other tests' own."""
     found = find_chromium()
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(
