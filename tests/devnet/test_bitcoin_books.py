@@ -20,7 +20,6 @@ from custody.flows.deposits import step
 from custody.flows.inventory import Inventory, Wallet
 from custody.flows.kernel import Kernel
 from custody.flows.mirror import CERTIFICATE, put_signed
-from custody.flows.payout_records import Variant
 from custody.flows.ports import UnitOfWork
 from custody.rules import holds
 from custody.rules.amounts import Amount
@@ -93,6 +92,7 @@ class Books:
         hot = self.wallet(self.world.wallet)
         kernel = cast("Kernel", SimpleNamespace(inventory=self.inventory, assets=ASSETS))
         post = posting.Post(self.store, kernel, self.world.payouts, self.view, decode, 1)
+        decoded = self.world.wallet.decode(unsigned)
         done = Executed(
             chain=REGTEST.name,
             height=mined.height,
@@ -100,7 +100,7 @@ class Books:
             transaction=mined.transaction,
             anchor=unsigned.anchor,
             intents=tuple(bytes.fromhex(intent.id) for intent in intents),
-            arrived=tuple(posting._arrived(post, hot, Variant(unsigned, void))),
+            arrived=tuple(posting._arrived(post, hot, decoded)),
             fee=mined.fee,
             void=void,
         )

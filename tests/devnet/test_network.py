@@ -12,7 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from custody.rules.signatures import Key
+from custody.vault.engine_client import EngineClient
+from custody.vault.keyring import RemoteSeat
 from devnet.network import COLD_SEATS, HOT_SEATS, Devnet, NetworkBusy, NetworkRuns, State
+from devnet.openbao import OpenBao
 from devnet.pids import Identity, Record
 from devnet.processes import _die_with
 
@@ -26,6 +30,11 @@ def alive(home: Path) -> list[Identity]:
     return [record.identity for record in records if record and record.identity.alive()]
 
 
+def identity(seat: OpenBao) -> Key:
+    """A seat's identity key, as the engine in its OpenBao tells it."""
+    return RemoteSeat(seat.name, EngineClient(seat.name, seat.approle_file)).identity()
+
+
 def test_the_network_runs_and_cold_seats_only_in_a_ceremony(tmp_path: Path) -> None:
     """All is up inside `running`, cold seats inside `ceremony`, nothing after; state is kept."""
     lines: list[str] = []
@@ -35,7 +44,7 @@ def test_the_network_runs_and_cold_seats_only_in_a_ceremony(tmp_path: Path) -> N
         assert {State.COLD} == {states[name] for name in COLD_SEATS}
         assert {State.RUNNING} == {state for name, state in states.items() if name not in COLD_SEATS}
         with network.ceremony(["cold-1"]) as seats:
-            cold_key = seats["cold-1"].login().secrets.transit.read_key("identity")["data"]["keys"]
+            cold_key = identity(seats["cold-1"])
             assert [n.name for n in network.status() if n.name in COLD_SEATS and n.pid] == ["cold-1"]
         assert {State.COLD} == {n.state for n in network.status() if n.name in COLD_SEATS}
         with pytest.raises(NetworkBusy):
@@ -44,7 +53,7 @@ def test_the_network_runs_and_cold_seats_only_in_a_ceremony(tmp_path: Path) -> N
         assert set(HOT_SEATS + COLD_SEATS) == set(described["seats"])
         role = json.loads(Path(described["seats"]["hot-1"]["approle"]).read_text())
         assert role["secret_id"] not in network.network_file.read_text()
-        hot_key = network.hot["hot-1"].login().secrets.transit.read_key("identity")["data"]["keys"]
+        hot_key = identity(network.hot["hot-1"])
     assert alive(tmp_path) == []
     assert not network.network_file.exists()
     assert any(line.startswith("anvil: ready") for line in lines)
@@ -52,14 +61,14 @@ def test_the_network_runs_and_cold_seats_only_in_a_ceremony(tmp_path: Path) -> N
     again = Devnet(tmp_path)
     again.up()
     try:
-        assert hot_key == again.hot["hot-1"].login().secrets.transit.read_key("identity")["data"]["keys"]
+        assert hot_key == identity(again.hot["hot-1"])
         pids = [node.pid for node in again.nodes]
         Devnet(tmp_path).up()
         assert pids == [node.pid for node in again.nodes]
         with pytest.raises(NetworkRuns), Devnet(tmp_path).running():
             pass
         with again.ceremony(["cold-1"]) as seats:
-            assert cold_key == seats["cold-1"].login().secrets.transit.read_key("identity")["data"]["keys"]
+            assert cold_key == identity(seats["cold-1"])
     finally:
         Devnet(tmp_path).down()
     assert alive(tmp_path) == []

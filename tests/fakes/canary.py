@@ -17,7 +17,8 @@ from typing import Any, Final
 import requests
 
 _READ: Final = 8 << 20
-_REGION: Final = re.compile(r"([0-9a-f]+)-([0-9a-f]+) r")
+_REGION: Final = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (r?)")
+_PRESENT: Final = re.compile(r"(?:Rss|Swap): +([1-9][0-9]*) kB")
 
 
 def rooted(url: str, shares: Sequence[str]) -> requests.Session:
@@ -61,34 +62,45 @@ def spellings(secret: bytes) -> list[bytes]:
     return [secret, secret[::-1], secret.hex().encode(), secret.hex().upper().encode(), base64.b64encode(secret)]
 
 
+def regions(pid: int) -> Iterator[tuple[int, int]]:
+    """The readable regions of a process that have a page in memory or in swap; what is only reserved holds nothing."""
+    at: tuple[int, int] | None = None
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        region = _REGION.match(line)
+        if region is not None:
+            at = (int(region[1], 16), int(region[2], 16)) if region[3] else None
+        elif at is not None and _PRESENT.match(line):
+            yield at
+            at = None
+
+
 def memory(pid: int) -> Iterator[bytes]:
     """A process's readable memory, in overlapping pieces, and its environment."""
     yield Path(f"/proc/{pid}/environ").read_bytes()
     with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as file:
-        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
-            region = _REGION.match(line)
-            if region is None or line.endswith(("[vvar]", "[vsyscall]")):
-                continue
-            at, end = (int(each, 16) for each in region.groups())
+        for at, end in regions(pid):
             while at < end:
                 with suppress(OSError, ValueError):  # a page that cannot be read
                     file.seek(at)
                     yield file.read(min(_READ, end - at))
-                at += _READ - 256
+                at += _READ - 256  # noqa: PLW2901 - onwards
 
 
 def main() -> None:
     """See the module."""
     asked = json.load(sys.stdin)
     secrets = [s for each in asked["servers"] for s in secrets_of(each["url"], rooted(each["url"], each["shares"]))]
-    needle = re.compile(b"|".join(re.escape(word) for secret in secrets for word in spellings(secret)))
+    needles = [
+        word for secret in secrets for word in spellings(secret)
+    ]  # one by one: far quicker than a pattern of all
     found, searched = [], 0
     for pid in asked["pids"]:
         searched += 1
-        found += [f"memory of {pid}" for piece in memory(pid) if secrets and needle.search(piece)]
+        found += [f"memory of {pid}" for piece in memory(pid) if any(word in piece for word in needles)]
     for name in asked["files"]:
         searched += 1
-        if needle.search(Path(name).read_bytes()):
+        content = Path(name).read_bytes()
+        if any(word in content for word in needles):
             found.append(name)
     print(json.dumps({"keys": len(secrets), "searched": searched, "found": found}))
 

@@ -35,11 +35,18 @@ _INTERPRETER_LINE: Final = 127
 """Bytes of a first line that every Linux reads as an interpreter and its argument."""
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 _TRACE: Final = """
-import json, os, sys
+import ast, json, sys
 sys.path[:0] = sys.argv[1:3]
-for name in sys.argv[3:]:
-    __import__(name)
-from custody.rules import typed
+names, seen = list(sys.argv[3:]), set()
+while names:
+    for name in names:
+        __import__(name)
+    own = {m.__file__ for n, m in sys.modules.items() if n.startswith(("custody.", "policies.")) and m.__file__} - seen
+    seen |= own
+    trees = [ast.parse(open(file, "rb").read()) for file in sorted(own)]
+    inside = [n for t in trees for f in ast.walk(t) if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef) for n in ast.walk(f)]
+    names = [n.module for n in inside if isinstance(n, ast.ImportFrom) and n.module and not n.level]
+    names += [alias.name for n in inside if isinstance(n, ast.Import) for alias in n.names]
 print(json.dumps(sorted({m.__file__ for m in list(sys.modules.values()) if getattr(m, "__file__", None)})))
 """
 
@@ -113,7 +120,7 @@ def pack(own: Path, site: Path, python: Path) -> Packed:
 
 
 def _dependencies(own: Path, site: Path, python: Path) -> list[str]:
-    """Which packages and modules of `site` a seat loads, by loading one."""
+    """Which packages and modules of `site` a seat loads, by loading one, and what its functions import only when they are called."""
     told = subprocess.run(  # noqa: S603 - this very interpreter
         [str(python), "-I", "-c", _TRACE, str(own), str(site), *_ENTRY], capture_output=True, text=True, check=True
     )
