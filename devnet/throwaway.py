@@ -28,7 +28,7 @@ from custody.rules.roster import Relayer
 from custody.rules.signatures import Key, Scheme, Signature, Signed
 from custody.rules.typed import ZERO32
 from custody.rules.wallets import Chain, Tier
-from custody.vault.signing import sign_digests
+from custody.vault.signing import OpenedKeys, sign_digests
 from custody.vault.storage import CasConflict
 from custody.vault.wallet_keys import make_once
 
@@ -101,7 +101,7 @@ class SeatedWallet:
     def sign(self, unsigned: UnsignedPayout, seats: Sequence[str] = QUORUM) -> list[SeatSignatures]:
         """Each of these seats decodes by itself and signs the digests that it found."""
         decoded = self.decode(unsigned)
-        return [sign_digests(self.vaults[seat], seat, self.certificate, decoded.to_sign) for seat in seats]
+        return [sign_digests(OpenedKeys(self.vaults[seat]), seat, self.certificate, decoded.to_sign) for seat in seats]
 
 
 def seated_safe(contracts: SafeContracts, label: str, assets: Assets, chain: Chain) -> SeatedWallet:

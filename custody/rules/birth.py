@@ -6,9 +6,10 @@ engine inside OpenBao. Every change is one record in the seat's own journal, a h
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Final, Self
 
 from custody.rules.certificates import SeatHead, WalletCertificate, WalletKey, check_succession
@@ -56,6 +57,12 @@ class SeatRecord(Struct):
     previous: Bytes32
 
 
+@lru_cache(maxsize=256)
+def _stored(signed: Signed[Any]) -> Mapping[str, Any]:
+    """The JSON of a roster or certificate, made once and left alone: every step of a seat writes all of them again."""
+    return signed.to_json()
+
+
 @dataclass(frozen=True, slots=True)
 class SeatState:
     """Everything a seat remembers. `genesis` is zero and `roster` None until it has pinned.
@@ -101,10 +108,10 @@ class SeatState:
         return {
             "seat": self.seat,
             "genesis": "0x" + self.genesis.hex(),
-            "roster": self.roster.to_json() if self.roster is not None else None,
+            "roster": dict(_stored(self.roster)) if self.roster is not None else None,
             "drafts": ["0x" + digest.hex() for digest in self.drafts],
             "keys": [key.to_json() for key in self.keys],
-            "certificates": [signed.to_json() for signed in self.certificates],
+            "certificates": [dict(_stored(signed)) for signed in self.certificates],
             "position": str(self.position),
             "head": "0x" + self.head.hex(),
             "time": str(self.time),

@@ -43,8 +43,15 @@ _OCTETS: Final = re.compile(r"0x(?:[0-9a-f]{2})*")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
+class _Hashed:
+    """Room for a message's own hashStruct beside its fields: it never changes, and is asked for again and again."""
+
+    __slots__ = ("_struct_hash",)
+    _struct_hash: bytes
+
+
 @dataclass(frozen=True, slots=True)
-class Struct:
+class Struct(_Hashed):
     """Base of every typed message and of the structs inside one."""
 
     def __post_init__(self) -> None:
@@ -55,8 +62,15 @@ class Struct:
 
     @property
     def struct_hash(self) -> bytes:
-        """EIP-712 hashStruct of this message: 32 bytes, the same in every deployment."""
-        return _body(self)
+        """EIP-712 hashStruct of this message, keccak256(typeHash encodeData): 32 bytes, the same in every deployment."""
+        try:
+            return self._struct_hash
+        except AttributeError:
+            cls = type(self)
+            words = [each.word(getattr(self, each.name)) for each in _members(cls)]
+            found = bytes(keccak(_type_hash(cls) + b"".join(words)))
+            object.__setattr__(self, "_struct_hash", found)
+            return found
 
     def to_json(self) -> dict[str, Any]:
         """The one JSON form: integers as decimal strings, bytes as 0x hex, structs as objects, arrays as lists."""
@@ -105,12 +119,8 @@ class Domain:
         }
 
 
-@lru_cache(maxsize=4096)
 def _body(message: Struct) -> bytes:
-    """hashStruct: keccak256(typeHash encodeData). Remembered, because messages never change and are hashed again and again."""
-    cls = type(message)
-    words = [each.word(getattr(message, each.name)) for each in _members(cls)]
-    return bytes(keccak(_type_hash(cls) + b"".join(words)))
+    return message.struct_hash
 
 
 def _type_hash(cls: type[Struct]) -> bytes:

@@ -32,7 +32,7 @@ from custody.rules.succession import JudgeTerms, Terms
 from custody.rules.typed import Domain, Struct
 from custody.rules.wallets import Chain
 from custody.vault.seat_memory import Line, SeatMemory, check_size
-from custody.vault.signing import sign_digests
+from custody.vault.signing import OpenedKeys, sign_digests
 from custody.vault.storage import CasConflict, Identity, Vault
 from custody.vault.wallet_keys import Entropy, make_once
 
@@ -198,11 +198,15 @@ class SeatHost:
 
         The record is in the journal before the first signature exists (DESIGN.md, law 5). Raises Refused with every reason.
         """
-        return self.sign_recorded(self.record(request))
+        return self.sign_recorded(self.record(request), self.opened_keys())
 
-    def sign_recorded(self, recorded: Recorded) -> SeatSignatures:
+    def opened_keys(self) -> OpenedKeys:
+        """No key yet; for as long as one request lasts."""
+        return OpenedKeys(self._vault)
+
+    def sign_recorded(self, recorded: Recorded, keys: OpenedKeys) -> SeatSignatures:
         """The signatures of what `record` has put into the journal."""
-        return sign_digests(self._vault, self._name, recorded.certificate, recorded.to_sign)
+        return sign_digests(keys, self._name, recorded.certificate, recorded.to_sign)
 
     def record(self, request: Request) -> Recorded:
         """Decide on a payload and put it into the journal, so that it may be signed. Raises Refused with every reason.

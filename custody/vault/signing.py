@@ -3,10 +3,11 @@
 
 The digests are the ones that this seat's own decoder computed and `seat.decide` said yes to; no payload is read here, so that
 there is no second opinion about what is signed (DESIGN.md, law 4). A secret is read from the seat's own vault at the moment of
-signing and leaves this module only as a signature.
+signing, is held no longer than the request, and leaves this module only as signatures.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import coincurve
@@ -25,7 +26,35 @@ from custody.vault.wallet_keys import SECRET_BYTES, account_path, key_path
 _SIGHASH_ALL: Final = b"\x01"
 
 
-def sign_digests(vault: Vault, seat: str, certificate: WalletCertificate, to_sign: Sequence[ToSign]) -> SeatSignatures:
+@dataclass(repr=False)
+class OpenedKeys:
+    """Keys of one seat's vault, each opened at its first use and checked against what was certified; dropped with the request."""
+
+    vault: Vault
+    _evm: dict[tuple[str, bytes], coincurve.PrivateKey] = field(default_factory=dict)
+    _branches: dict[tuple[str, str, int], HDKey] = field(default_factory=dict)
+
+    def evm(self, own: SeatKey) -> coincurve.PrivateKey:
+        """The key of an EVM wallet. Raises Unavailable."""
+        place = (own.key.label, own.key.public)
+        if place not in self._evm:
+            key = coincurve.PrivateKey(_secret(self.vault, own))
+            if key.public_key.format(compressed=True) != own.key.public:
+                raise _another(own)
+            self._evm[place] = key
+        return self._evm[place]
+
+    def branch(self, own: SeatKey, branch: int) -> HDKey:
+        """The key above all indices of a branch of a Bitcoin wallet's account. Raises Unavailable."""
+        place = (own.key.label, own.key.xpub, branch)
+        if place not in self._branches:
+            self._branches[place] = _account(_secret(self.vault, own), own).derive([branch])
+        return self._branches[place]
+
+
+def sign_digests(
+    keys: OpenedKeys, seat: str, certificate: WalletCertificate, to_sign: Sequence[ToSign]
+) -> SeatSignatures:
     """One signature for each digest, in order; each verified under the certificate's key before anybody sees it.
 
     EVM: r ‖ s ‖ v, v 27 or 28, low s. Bitcoin: DER, low s, with SIGHASH_ALL's byte behind, by the key of the place's branch and
@@ -41,19 +70,12 @@ def sign_digests(vault: Vault, seat: str, certificate: WalletCertificate, to_sig
         raise Refused([Refusal(Rule.WRONG_WALLET, got=place.certificate.hex(), want=want) for place in strays])
     if not to_sign or any(len(each.digest) != 32 for each in to_sign):
         raise Refused([Refusal(Rule.MALFORMED, field="digests", got=len(to_sign), want="at least one, of 32 bytes")])
-    chain, secret = Chain(certificate.chain), _secret(vault, own)
-    if chain.is_evm:
-        made = tuple(_sign_evm(secret, own, each) for each in to_sign)
-    else:
-        account = _account(secret, own)
-        made = tuple(_sign_bitcoin(account, own, each) for each in to_sign)
-    return SeatSignatures(seat, certificate.struct_hash, made)
+    sign = _sign_evm if Chain(certificate.chain).is_evm else _sign_bitcoin
+    return SeatSignatures(seat, certificate.struct_hash, tuple(sign(keys, own, each) for each in to_sign))
 
 
-def _sign_evm(secret: bytes, own: SeatKey, each: ToSign) -> bytes:
-    key = coincurve.PrivateKey(secret)
-    if key.public_key.format(compressed=True) != own.key.public:
-        raise _another(own)
+def _sign_evm(keys: OpenedKeys, own: SeatKey, each: ToSign) -> bytes:
+    key = keys.evm(own)
     made = key.sign_recoverable(each.digest, hasher=None)
     if coincurve.PublicKey.from_signature_and_message(made, each.digest, hasher=None) != key.public_key:
         raise _another(own)
@@ -73,8 +95,8 @@ def _account(secret: bytes, own: SeatKey) -> HDKey:
     return account
 
 
-def _sign_bitcoin(account: HDKey, own: SeatKey, each: ToSign) -> bytes:
-    key = coincurve.PrivateKey(account.derive([each.place.branch, _index(each.place)]).secret)
+def _sign_bitcoin(keys: OpenedKeys, own: SeatKey, each: ToSign) -> bytes:
+    key = coincurve.PrivateKey(keys.branch(own, each.place.branch).derive([_index(each.place)]).secret)
     made = key.sign(each.digest, hasher=None)
     if not key.public_key.verify(made, each.digest, hasher=None):
         raise _another(own)

@@ -16,6 +16,7 @@ from custody.rules.signatures import Signed
 from custody.rules.statements import Statement
 from custody.rules.wallets import Chain
 from custody.vault.seat import Recorded, SeatHost
+from custody.vault.signing import OpenedKeys
 
 PROCESS: Final[Mapping[str, str]] = {"kind": "process"}
 REQUESTS_MOST: Final = 256
@@ -98,7 +99,10 @@ def _signing_handlers(seat: SeatHost) -> Mapping[str, Handler]:
             got = len(requests) if isinstance(requests, list) else type(requests).__name__
             raise InvalidInput("requests", Rule.MALFORMED, str(got), f"a list of 1 to {REQUESTS_MOST}")
         recorded = [answer_of(partial(_record, seat, request)) for request in requests]
-        return [answer_of(partial(_sign_recorded, seat, each["ok"])) if "ok" in each else each for each in recorded]
+        keys = seat.opened_keys()
+        return [
+            answer_of(partial(_sign_recorded, seat, each["ok"], keys)) if "ok" in each else each for each in recorded
+        ]
 
     def journal(body: object) -> object:
         after, limit = read_body(body, "after", "limit")
@@ -112,7 +116,7 @@ def _record(seat: SeatHost, request: object) -> Recorded:
     return seat.record(Request.from_json(request))
 
 
-def _sign_recorded(seat: SeatHost, recorded: object) -> object:
+def _sign_recorded(seat: SeatHost, recorded: object, keys: OpenedKeys) -> object:
     if not isinstance(recorded, Recorded):
         raise TypeError(type(recorded).__name__)
-    return seat.sign_recorded(recorded).to_json()
+    return seat.sign_recorded(recorded, keys).to_json()

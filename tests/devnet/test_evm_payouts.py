@@ -38,7 +38,7 @@ from custody.rules.payouts import LeafKind, Place, PsbtPayload, SafeTx, ToSign
 from custody.rules.refusals import Refused, Rule
 from custody.rules.transfers import Transfer
 from custody.rules.wallets import Address
-from custody.vault.signing import sign_digests
+from custody.vault.signing import OpenedKeys, sign_digests
 from devnet.anvil import Anvil
 from devnet.contracts import DevnetContracts, call_data, deploy_all, fund, mine, mint
 from devnet.measuring import evm_batches
@@ -511,7 +511,9 @@ def test_a_receipt_with_status_1_may_be_a_failure(world: World) -> None:
     odd = replace(payload, value=10**6 * ETHER, safe_tx_gas=30_000)
     digest = library_hash(odd)
     signatures = [
-        sign_digests(world.wallet.vaults[seat], seat, certificate, [ToSign(digest, Place(certificate.struct_hash))])
+        sign_digests(
+            OpenedKeys(world.wallet.vaults[seat]), seat, certificate, [ToSign(digest, Place(certificate.struct_hash))]
+        )
         for seat in QUORUM
     ]
     packed = pack(certificate, digest, signatures)

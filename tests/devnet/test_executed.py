@@ -31,7 +31,7 @@ from custody.rules.provenance import Holding
 from custody.rules.refusals import Rule
 from custody.rules.typed import ZERO32, ZERO_ADDRESS
 from custody.rules.wallets import Address, Chain
-from custody.vault.signing import sign_digests
+from custody.vault.signing import OpenedKeys, sign_digests
 from devnet.anvil import Anvil
 from devnet.bitcoind import Bitcoind
 from devnet.contracts import deploy_all, fund, mint
@@ -432,7 +432,7 @@ def carried(world: evm.World, wallet: SeatedWallet, tx: SafeTx) -> Mined:
     """A SafeTx that no seat would sign, signed by their keys and sent by anybody."""
     digest = library_hash(tx)
     to_sign = [ToSign(digest, Place(wallet.certificate.struct_hash))]
-    given = [sign_digests(wallet.vaults[seat], seat, wallet.certificate, to_sign) for seat in QUORUM]
+    given = [sign_digests(OpenedKeys(wallet.vaults[seat]), seat, wallet.certificate, to_sign) for seat in QUORUM]
     packed = pack(wallet.certificate, digest, given)
     gas = {"safe_tx_gas": tx.safe_tx_gas, "gas_price": tx.gas_price}
     call = exec_call(tx.to, tx.value, tx.data, packed, delegate=tx.operation == 1, **gas)

@@ -51,7 +51,7 @@ from custody.rules.transfers import Transfer
 from custody.rules.typed import ZERO32
 from custody.rules.wallets import Address, Chain, Tier
 from custody.vault.seat import SeatHost
-from custody.vault.signing import sign_digests
+from custody.vault.signing import OpenedKeys, sign_digests
 from tests.fakes import treasury
 from tests.fakes.chain import FakeChain
 from tests.fakes.seat import BITCOIN, EVM, HOT, NOW, ed25519, secp256k1, signed_by
@@ -154,7 +154,7 @@ class FakeSeat:
             raise Refused(plan)
         for record in plan.records:
             self.journal = self.journal.apply(record)
-        made = sign_digests(self._host._vault, self.name, certificate, plan.to_sign)  # type: ignore[attr-defined]
+        made = sign_digests(OpenedKeys(self._host._vault), self.name, certificate, plan.to_sign)  # type: ignore[attr-defined]
         return replace(made, signatures=tuple(bytes(65) for _ in made.signatures)) if self.lies else made
 
 

@@ -13,7 +13,7 @@ from custody.chains.evm.signatures import recovered
 from custody.rules.errors import InvalidInput, Unavailable
 from custody.rules.payouts import Place, ToSign
 from custody.rules.refusals import Refused, Rule
-from custody.vault.signing import sign_digests
+from custody.vault.signing import OpenedKeys, sign_digests
 from custody.vault.wallet_keys import key_path
 from devnet.throwaway import SEATS, SeatedWallet, seated_safe, seated_script
 from tests.fakes.bitcoin import ASSETS, REGTEST
@@ -39,12 +39,12 @@ def test_evm_signatures_are_the_owners() -> None:
     """65 bytes each, recovered to the seat's owner address, low s; the same again when asked again."""
     wallet = seated_safe(NOWHERE, "customer_hot", ASSETS, CHAIN)
     for name, seat in zip(SEATS, wallet.certificate.seats, strict=True):
-        made = sign_digests(wallet.vaults[name], name, wallet.certificate, places(wallet))
+        made = sign_digests(OpenedKeys(wallet.vaults[name]), name, wallet.certificate, places(wallet))
         assert [recovered(s, d) for s, d in zip(made.signatures, DIGESTS, strict=True)] == [
             owner_address(seat.key.public)
         ] * 3
         assert all(int.from_bytes(s[32:64]) < 2**255 and s[64] in {27, 28} for s in made.signatures)
-        assert sign_digests(wallet.vaults[name], name, wallet.certificate, places(wallet)) == made
+        assert sign_digests(OpenedKeys(wallet.vaults[name]), name, wallet.certificate, places(wallet)) == made
 
 
 def test_bitcoin_signatures_are_by_the_key_of_the_place() -> None:
@@ -54,7 +54,7 @@ def test_bitcoin_signatures_are_by_the_key_of_the_place() -> None:
     publics = [coincurve.PublicKey(script[2 + 34 * i : 35 + 34 * i]) for i in range(4)]
     signers = set[int]()
     for name in SEATS:
-        made = sign_digests(wallet.vaults[name], name, wallet.certificate, places(wallet))
+        made = sign_digests(OpenedKeys(wallet.vaults[name]), name, wallet.certificate, places(wallet))
         assert {s[-1] for s in made.signatures} == {1}
         for signature, digest in zip(made.signatures, DIGESTS, strict=True):
             (who,) = [i for i, key in enumerate(publics) if key.verify(signature[:-1], digest, hasher=None)]
@@ -93,7 +93,7 @@ def test_another_key_than_the_certified_one_signs_nothing(
     """Unavailable, and no word about what lies in the vault."""
     change(wallet)
     with pytest.raises(Unavailable) as caught:
-        sign_digests(wallet.vaults["hot-1"], "hot-1", wallet.certificate, places(wallet))
+        sign_digests(OpenedKeys(wallet.vaults["hot-1"]), "hot-1", wallet.certificate, places(wallet))
     assert "11" * 31 not in str(caught.value)
     assert caught.value.__context__ is None
 
@@ -108,10 +108,13 @@ def test_what_is_not_signed(wallet: SeatedWallet) -> None:
         ("hot-1", [replace(asked[0], digest=b"short")], Rule.MALFORMED),
     ):
         with pytest.raises(Refused) as caught:
-            sign_digests(vault, seat, wallet.certificate, to_sign)
+            sign_digests(OpenedKeys(vault), seat, wallet.certificate, to_sign)
         assert [refusal.rule for refusal in caught.value.refusals] == [rule]
     if not wallet.certificate.safe:
         with pytest.raises(InvalidInput):
             sign_digests(
-                vault, "hot-1", wallet.certificate, [replace(asked[0], place=Place(asked[0].place.certificate))]
+                OpenedKeys(vault),
+                "hot-1",
+                wallet.certificate,
+                [replace(asked[0], place=Place(asked[0].place.certificate))],
             )

@@ -48,6 +48,7 @@ class EngineVault:
     _known: dict[str, bytes | None] = field(default_factory=dict)
     _fresh: dict[str, bytes] = field(default_factory=dict)
     _before: dict[str, bytes | None] = field(default_factory=dict)
+    _gathered: int = 0
 
     def identity_public(self) -> bytes:
         """The identity's public key; made at the first call, from the system's entropy."""
@@ -74,28 +75,27 @@ class EngineVault:
             raise CasConflict(path, cas)
         document = json.dumps(dict(data), separators=(",", ":"), sort_keys=True)
         self._before.setdefault(key, old)
-        self._fresh[key] = f"{cas + 1}\n{document}".encode()
-        if self.gathered > TRANSACTION_BYTES:
+        raw = f"{cas + 1}\n{document}".encode()
+        self._gathered += len(raw) + len(key) - (len(self._fresh[key]) + len(key) if key in self._fresh else 0)
+        self._fresh[key] = raw
+        if self._gathered > TRANSACTION_BYTES:
             self.finish()
 
     def list(self, path: str) -> Sequence[str]:
         """See `Vault`."""
         return self.entries.names(f"{_DOCUMENTS}{path}/")
 
-    @property
-    def gathered(self) -> int:
-        """Bytes that wait to be written."""
-        return sum(len(key) + len(value) for key, value in self._fresh.items())
-
     def finish(self) -> None:
         """Write what was gathered, at once and wholly. Raises Unavailable; what happened then shows when it is read again."""
-        fresh, before = dict(self._fresh), dict(self._before)
+        fresh, before, self._gathered = dict(self._fresh), dict(self._before), 0
         self._fresh.clear()
         self._before.clear()
         if not fresh:
             return
-        # every step writes the state, so that it alone tells whether another process of this mount wrote meanwhile
-        watched = {key: value for key, value in before.items() if key == _DOCUMENTS + STATE or value is None}
+        # every step writes the state, so that it alone tells whether another process of this mount wrote meanwhile; where a crash
+        # left a step's lines undone, whatever is made for the first time is looked at itself
+        state = _DOCUMENTS + STATE
+        watched = {k: v for k, v in before.items() if k == state or (v is None and state not in before)}
         try:
             written = self.entries.put_all(watched, fresh)
         except Unavailable:
@@ -111,6 +111,7 @@ class EngineVault:
         self._known.clear()
         self._fresh.clear()
         self._before.clear()
+        self._gathered = 0
 
     def _raw(self, key: str) -> bytes | None:
         if key in self._fresh:
