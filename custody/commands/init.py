@@ -17,8 +17,8 @@ from custody.rules.words import at
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from custody.flows.ports import SeatPort
     from custody.rules.statements import Statement
-    from custody.vault.keyring import RemoteSeat
 
 app = typer.Typer(help="Give birth to a deployment: everybody named signs roster version 1, every part pins it.")
 
@@ -77,9 +77,8 @@ def carry(
     """
     from custody.bootstrap import open_deployment
     from custody.flows.mirror import ROSTER, put_signed
-    from custody.parts import attestor
+    from custody.parts import attestor, seats
     from custody.rules.roster import check_agreed
-    from custody.vault.keyring import RemoteSeat
     from custody.working import KernelReader
 
     signed, deployment = read_signed_as(file, RosterVersion), open_deployment(home(home_option))
@@ -90,13 +89,11 @@ def carry(
         deployment.store.run(lambda work: put_signed(work.documents, ROSTER, signed))
     out.print(f"mirrored: version {signed.message.version}", markup=False)
     statement = attestor(deployment.settings).statement() if newest.version.clock == "statement" else None
-    parts = deployment.settings.seats
-    reached = [RemoteSeat(name, Path(parts[name].socket)) for name in sorted(parts)]
-    raise_if([*_admitted(signed, statement, reached)])
+    raise_if([*_admitted(signed, statement, seats(deployment.settings).values())])
 
 
 def _admitted(
-    signed: Signed[RosterVersion], statement: "Signed[Statement] | None", seats: "Iterable[RemoteSeat]"
+    signed: Signed[RosterVersion], statement: "Signed[Statement] | None", seats: "Iterable[SeatPort]"
 ) -> "Iterator[Refusal]":
     """Hand a version to seats and say what each made of it; refusals but for its time, which comes."""
     for seat in seats:

@@ -18,7 +18,7 @@ from custody.rules.wallets import Chain
 
 
 class SeatPort(Protocol):
-    """One seat, wherever it is hosted: a process, later the secrets engine. Keys stay behind it."""
+    """One seat, wherever it is hosted: a mount of its own OpenBao, or a process. Keys stay behind it."""
 
     @property
     def name(self) -> str:
@@ -35,6 +35,10 @@ class SeatPort(Protocol):
 
     def pin(self, signed: Signed[RosterVersion]) -> None:
         """Pin genesis, once, after checking that everybody named signed it."""
+        ...
+
+    def admit_roster(self, signed: Signed[RosterVersion], statement: Signed[Statement] | None = None) -> None:
+        """Take the roster's next version; a devnet's `statement` tells the time. Raises Refused, too_early where it only notes it."""
         ...
 
     def make_wallet_key(self, label: str, chain: Chain) -> SeatKey:
