@@ -5,6 +5,7 @@ What goes in: the backup file, and what seat operators have of their own shares.
 and the contracts' own ABI do Safes. `docs/recovery.md` tells the same steps to a person.
 """
 
+import base64
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import hvac  # type: ignore[import-untyped]
+import requests
 from embit.bip32 import HDKey  # type: ignore[import-untyped]
 from embit.networks import NETWORKS  # type: ignore[import-untyped]
 from eth_account import Account
@@ -27,12 +29,41 @@ Rpc = Callable[..., Any]
 _ZERO = "0x" + "00" * 20
 
 
-def operators_share(approle: Mapping[str, str], names: Sequence[tuple[str, str]]) -> dict[tuple[str, str], bytes]:
-    """A seat operator's share, by (label, chain), out of the seat's own OpenBao by the login that its operator holds.
+def share_of_an_engine(
+    url: str, unseal: Sequence[str], names: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], bytes]:
+    """A seat operator's share, by (label, chain), where the seat was an engine: out of a copy of its OpenBao's storage.
 
-    Only where a process hosted the seat, whose keys lie in its OpenBao's KV store. An engine gives out no key: there it is OpenBao's
-    own snapshot and its unseal shares that bring the seat itself back.
+    No verb of an engine gives out a key, so the copy runs by itself, with `raw_storage_endpoint = true` and a listener that says
+    `disable_unauthed_generate_root_endpoints = false`: its unseal shares make a root token, which reads the storage raw.
     """
+    session = requests.Session()
+    session.trust_env = False
+
+    def ask(method: str, path: str, body: Mapping[str, str] | None = None) -> Any:
+        answer = session.request(method, f"{url}/v1/sys/{path}", json=body, timeout=30)
+        answer.raise_for_status()
+        return answer.json()
+
+    begun, told = ask("PUT", "generate-root/attempt", {}), {"complete": False}
+    for share in unseal:
+        told = told if told["complete"] else ask("PUT", "generate-root/update", {"key": share, "nonce": begun["nonce"]})
+    encoded = str(told["encoded_token"])
+    raw = base64.b64decode(encoded + "=" * (-len(encoded) % 4))
+    session.headers["X-Vault-Token"] = bytes(a ^ b for a, b in zip(raw, begun["otp"].encode(), strict=True)).decode()
+    found = {}
+    for mount in ask("LIST", "raw/logical")["data"]["keys"]:
+        for label, chain in names:
+            path = f"raw/logical/{mount}documents/keys/" + hashlib.sha256(f"{label}\x00{chain}".encode()).hexdigest()
+            answer = session.get(f"{url}/v1/sys/{path}", timeout=30)
+            if answer.ok:
+                stored = answer.json()["data"]["value"]
+                found[label, chain] = bytes.fromhex(json.loads(stored.partition("\n")[2])["secret"])
+    return found
+
+
+def operators_share(approle: Mapping[str, str], names: Sequence[tuple[str, str]]) -> dict[tuple[str, str], bytes]:
+    """The same where a process hosted the seat: out of its OpenBao's KV store, by the login that its operator holds."""
     client = hvac.Client(url=approle["url"])
     client.auth.approle.login(approle["role_id"], approle["secret_id"])
     found = {}

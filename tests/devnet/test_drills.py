@@ -36,6 +36,7 @@ from custody.rules.signatures import Signed
 from custody.rules.transfers import Permit, Status, Transfer
 from custody.rules.wallets import Chain
 from devnet.birth import BITCOIN, EVM, Services, World, raise_world
+from devnet.grants import Kind
 from devnet.network import Devnet, Hosting
 from devnet.processes import Lifetime
 from devnet.scenes import deposits
@@ -44,6 +45,7 @@ from devnet.scenes.desk import Desk, find
 from devnet.scenes.stage import Stage
 from devnet.story import Story
 from tests.devnet import recovering
+from tests.fakes.canary import showing_root
 
 pytestmark = pytest.mark.timeout(900)
 BULKHEAD = str(Path(sys.executable).parent / "bulkhead")
@@ -195,8 +197,8 @@ def fill(drill: Drill) -> None:
 def drill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drill]:
     """A born devnet with two spare seats and customers' coins; one for the whole module, whose tests follow each other."""
     home = tmp_path_factory.mktemp("d")
-    # seats of processes of their own: an operator's share is what they open in their own vault
-    net = Devnet(home, lifetime=Lifetime.PARENT, spare=SPARE, hosting=Hosting.PROCESS)
+    net = Devnet(home, lifetime=Lifetime.PARENT, spare=SPARE)
+    assert net.hosting is Hosting.ENGINE
     with net.running():
         services = Services(net)
         try:
@@ -209,8 +211,8 @@ def drill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drill]:
 
 def test_the_rest_still_pays(drill: Drill) -> None:
     """N−M seats gone for good: withdrawals of both chains complete; without M of them none does, and it is said who is missing."""
-    seats = drill.stage.world.services.hot
-    seats[GONE].stop()
+    servers = drill.stage.world.net.hot
+    servers[GONE].stop()
     for reference, customer, asset, units in (
         ("one-eth", "bob", "ETH", 3 * 10**17),
         ("one-btc", "alice", "BTC", 10**7),
@@ -219,12 +221,12 @@ def test_the_rest_still_pays(drill: Drill) -> None:
             reference, customer, asset, units, str(drill.seen["coin" if asset == "BTC" else "ether"])
         )
         assert ended.status is Status.COMPLETED, ended.waiting_for
-    seats["hot-2"].stop()
+    servers["hot-2"].stop()
     try:
         waiting = drill.withdraw("too-few", "bob", "ETH", 10**17, str(drill.seen["ether"]))
         assert (waiting.status, "seat hot-2 is silent" in waiting.waiting_for) == (Status.PENDING_SIGNATURE, True)
     finally:
-        seats["hot-2"].start()
+        servers["hot-2"].open(Kind.ENGINE)
     drill.desk.work(drill.story, waiting)
     assert drill.desk.now(waiting).status is Status.COMPLETED
 
@@ -342,7 +344,10 @@ def test_old_keys_rest(drill: Drill) -> None:
 
 
 def test_recovery_from_the_backup_and_shares_alone(drill: Drill) -> None:
-    """Drill 2: the file, and three operators' own shares; no process of ours runs, and no code of ours takes part."""
+    """Drill 2: the file, and three operators' own shares; no process of ours runs, and no code of ours takes part.
+
+    Each operator starts OpenBao alone over the seat's storage, so that root may read it, which no deployment's server lets it.
+    """
     people, target = drill.stage.world.net.home / "people", drill.folder / "backup.json"
     key = ("--key", str(people / "ana.json"), "--password-file", str(people / "password"))
     assert "signed by ana" in drill.run("backup", "write", str(target), *key)
@@ -355,8 +360,14 @@ def test_recovery_from_the_backup_and_shares_alone(drill: Drill) -> None:
     drill.stage.world.services.stop()
     shares = {}
     for name in named:
-        approle = json.loads(net.hot[name].approle_file.read_text())
-        shares[name] = recovering.operators_share(approle, keys)
+        server = net.hot[name]
+        server.stop()
+        with showing_root():
+            server.start()
+        server.unseal()
+        unseal = json.loads(server.unseal_file.read_text())["shares"]
+        shares[name] = recovering.share_of_an_engine(server.url, unseal, keys)
+        server.stop()
     text = target.read_text()
     assert not [s for found in shares.values() for s in found.values() if s.hex() in text]
     _recover_bitcoin(drill, backup, {name: found[keys[1]] for name, found in shares.items()})

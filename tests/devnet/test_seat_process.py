@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import coincurve
 import pytest
 from embit.bip32 import HDKey  # type: ignore[import-untyped]
 from embit.networks import NETWORKS  # type: ignore[import-untyped]
@@ -30,6 +31,7 @@ from custody.wire import Client
 from devnet.grants import Kind
 from devnet.openbao import OpenBao
 from devnet.processes import _die_with
+from tests.devnet.recovering import operators_share
 from tests.fakes.seat import BITCOIN, EVM, HOT, Deployment, seat_in_memory
 
 VERBS = {"identity", "sign_roster", "pin", "admit_roster", "make_wallet_key", "accept", "head", "status"}
@@ -218,6 +220,15 @@ def test_no_secret_anywhere(process: Process, deployment: Deployment, server: Op
         assert spelling not in said
         assert spelling not in audit
     assert "prv" not in said
+
+
+def test_a_share_in_its_operators_hands(deployment: Deployment, server: OpenBao) -> None:
+    """With standard tools alone (docs/recovery.md), and it is the key that was certified."""
+    approle = json.loads(server.approle_file.read_text())
+    share = operators_share(approle, [(LABEL, EVM.name), (LABEL, BITCOIN.name)])
+    public = coincurve.PrivateKey(share[LABEL, EVM.name]).public_key.format()
+    assert public == deployment.seats[0].make_wallet_key(LABEL, EVM).key.public
+    assert share[LABEL, BITCOIN.name] != share[LABEL, EVM.name]
 
 
 def _spellings(server: OpenBao) -> Iterator[str]:

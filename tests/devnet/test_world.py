@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from custody.rules.refusals import Refused
 from custody.rules.roster import RosterVersion
 from custody.rules.signatures import Signed
 from custody.rules.transfers import Status
-from devnet import openbao
 from devnet.birth import EVM, Services, raise_world
 from devnet.demo import scenes
 from devnet.network import HOT_SEATS, Devnet
@@ -35,6 +33,7 @@ from devnet.story import Story
 from policies.bundle import from_json, load
 from tests.devnet import browsing
 from tests.devnet.passkey_walk import walk
+from tests.fakes.canary import showing_root
 
 pytestmark = pytest.mark.timeout(900)  # the first test plays the whole demonstration, beside another worker's tests
 BULKHEAD = str(Path(sys.executable).parent / "bulkhead")
@@ -47,7 +46,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, St
     browsing.leave_passkeys(home / "people")
     story = Story(out=io.StringIO())
     net = Devnet(home, lifetime=Lifetime.PARENT)
-    with _telling_root(), net.running():
+    with showing_root(), net.running():
         services = Services(net)
         try:
             world = raise_world(net, services, story.tell)
@@ -57,16 +56,6 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, St
             yield stage, story
         finally:
             services.stop()
-
-
-@contextmanager
-def _telling_root() -> Iterator[None]:
-    """Servers that show root their raw storage, so that a test can know what to look for. No deployment's do."""
-    listener = "tls_disable = true"
-    told = openbao._CONFIGURATION.replace(listener, f"{listener}\n  disable_unauthed_generate_root_endpoints = false")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(openbao, "_CONFIGURATION", told + "raw_storage_endpoint = true\n")
-        yield
 
 
 def bulkhead(stage: Stage, *words: str) -> subprocess.CompletedProcess[str]:

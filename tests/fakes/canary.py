@@ -10,15 +10,28 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 import requests
+
+from devnet import openbao
 
 _READ: Final = 8 << 20
 _REGION: Final = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (r?)")
 _PRESENT: Final = re.compile(r"(?:Rss|Swap): +([1-9][0-9]*) kB")
+
+
+@contextmanager
+def showing_root() -> Iterator[None]:
+    """Servers started here show root their raw storage, so that a test knows what to look for. No deployment's do."""
+    listener = "tls_disable = true"
+    told = openbao._CONFIGURATION.replace(listener, f"{listener}\n  disable_unauthed_generate_root_endpoints = false")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(openbao, "_CONFIGURATION", told + "raw_storage_endpoint = true\n")
+        yield
 
 
 def rooted(url: str, shares: Sequence[str]) -> requests.Session:
