@@ -24,6 +24,7 @@ from custody.store.enrolments import SqlEnrolments
 from custody.store.group_commit import GroupCommit, Outcome, Work
 from custody.store.journal import SqlJournal
 from custody.store.leases import SqlLeases
+from custody.store.listing import SqlListing
 from custody.store.sessions import Sessions
 from custody.store.statements import Cursor
 from custody.store.transfers import SqlTransfers
@@ -83,6 +84,11 @@ class SqlUnitOfWork:
     def visits(self) -> SqlVisits:
         """Who has the console open."""
         return SqlVisits(self._sessions())
+
+    @cached_property
+    def listing(self) -> SqlListing:
+        """Pages for people."""
+        return SqlListing(self._connection, self._sessions, self.journal, self._assets)
 
     @cached_property
     def _sessions(self) -> Sessions:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from custody.flows.ports import Deposit, Examined, Lease, UnitOfWork, Visit
+from custody.flows.ports import Deposit, Event, EventKind, Examined, Lease, UnitOfWork, Visit
 from custody.rules.amounts import UINT256_MAX, Asset
 from custody.rules.certificates import DepositAddress
 from custody.rules.deposits import DEPOSIT_MOVES, BlockRef, DepositStatus, Sighting
@@ -435,6 +435,40 @@ class FakeVisits:
         self._state.visits = {name: visit for name, visit in self._state.visits.items() if visit.until >= before}
 
 
+class FakeListing:
+    """See `Listing`: everything is looked at each time."""
+
+    def __init__(self, state: _State) -> None:
+        self._state = state
+
+    def entries(self, before: int, limit: int, accounts: Sequence[Account] = ()) -> Sequence[JournalEntry]:
+        """Descending."""
+        named = {str(account) for account in accounts}
+        found = [
+            each
+            for each in reversed(self._state.entries)
+            if each.position < before and (not named or named & {str(p.account) for p in each.entry.postings})
+        ]
+        return found[:limit]
+
+    def deposits(
+        self, before: int, limit: int, status: DepositStatus | None = None, addresses: Sequence[str] = ()
+    ) -> Sequence[tuple[int, Deposit]]:
+        """In the order in which they came, from the end."""
+        found = [
+            (number, each)
+            for number, each in enumerate(self._state.deposits.values(), 1)
+            if number < before
+            and status in (None, each.status)
+            and (not addresses or each.sighting.address.text in addresses)
+        ]
+        return found[::-1][:limit]
+
+    def events(self, kind: EventKind, before: int, limit: int, *, about: str = "", person: str = "") -> Sequence[Event]:
+        """No fast test leafs through the trail."""
+        raise NotImplementedError(kind)
+
+
 class FakeUnitOfWork:
     """One transaction over a state."""
 
@@ -443,6 +477,7 @@ class FakeUnitOfWork:
         self.customers, self.documents = FakeCustomers(state, check), FakeDocuments(state, check)
         self.transfers, self.enrolments = FakeTransfers(state.rows, check), FakeEnrolments(state.rows, check)
         self.leases, self.visits = FakeLeases(state, check), FakeVisits(state, check)
+        self.listing = FakeListing(state)
 
 
 class FakeStore:

@@ -7,6 +7,7 @@ Every port raises `Unavailable` where the outside does not answer; unknown is ne
 from collections.abc import Callable
 
 from custody.flows.ports.books import Customers, Deposit, Deposits, Examined, Journal
+from custody.flows.ports.listing import NEWEST, Event, EventKind, Listing
 from custody.flows.ports.mirror import Documents, Enrolled, Enrolments
 from custody.flows.ports.moving import Damaged, Lease, Leases, Moved, Transfers
 from custody.flows.ports.outside import Prices, PriceSource
@@ -20,6 +21,7 @@ Clock = Callable[[], int]
 """Seconds since 1970."""
 
 __all__ = [
+    "NEWEST",
     "AddressBinder",
     "AddressDeriver",
     "Anchors",
@@ -35,11 +37,14 @@ __all__ = [
     "Documents",
     "Enrolled",
     "Enrolments",
+    "Event",
+    "EventKind",
     "Examined",
     "FeeBumper",
     "Journal",
     "Lease",
     "Leases",
+    "Listing",
     "Moved",
     "OutpointReader",
     "PayoutChain",

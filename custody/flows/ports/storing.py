@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from custody.flows.ports.books import Customers, Deposits, Journal
+from custody.flows.ports.listing import Listing
 from custody.flows.ports.mirror import Documents, Enrolments
 from custody.flows.ports.moving import Leases, Transfers
 from custody.flows.ports.visiting import Visits
@@ -53,6 +54,11 @@ class UnitOfWork(Protocol):
     @property
     def visits(self) -> Visits:
         """Who has the console open in which browser."""
+        ...
+
+    @property
+    def listing(self) -> Listing:
+        """Everything that people leaf through, the newest first."""
         ...
 
 
