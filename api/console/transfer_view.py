@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """One transfer as a person decides about it: everything worked out again from signed fields (`flows.reviewing`), nothing shortened."""
 
+import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, fields
 
@@ -117,8 +118,14 @@ def look(desk: Desk, named: str) -> TransferView:
 
 
 def rows(message: Struct) -> list[tuple[str, object]]:
-    """Each field of a flat typed message with its value, in the order in which they are signed."""
-    return [(field.name, getattr(message, field.name)) for field in fields(message)]
+    """Each field of a typed message with its value, in the order in which they are signed; what is inside another as its one JSON form."""
+    told = message.to_json()
+    return [
+        (name, json.dumps(value, separators=(",", ":"), ensure_ascii=False))
+        if isinstance(value := told[name], list | dict)
+        else (name, getattr(message, name))
+        for name in (field.name for field in fields(message))
+    ]
 
 
 def _statement(desk: Desk) -> Signed[Statement] | None:

@@ -4,18 +4,19 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, literal, select
+from sqlalchemy import Connection, Select, literal, or_, select
 from sqlmodel import Session, col
 from sqlmodel import select as rows_of
 
-from custody.flows.ports import Deposit, Event, EventKind
-from custody.rules.amounts import Assets
+from custody.flows.ports import Deposit, Event, EventKind, spread
+from custody.rules.amounts import Asset, Assets
 from custody.rules.deposits import DepositStatus
-from custody.rules.ledger import Account, JournalEntry
+from custody.rules.ledger import Account, AccountKind, JournalEntry
 from custody.store.journal import SqlJournal
-from custody.store.mapping import deposit
+from custody.store.mapping import deposit, document
 from custody.store.tables import (
     ApprovalRow,
+    BalanceRow,
     DepositRow,
     DocumentRow,
     EnrolmentRow,
@@ -26,7 +27,7 @@ from custody.store.tables import (
     table_of,
 )
 
-_postings, _transfers = table_of(PostingRow), table_of(TransferRow)
+_postings, _balances, _transfers = table_of(PostingRow), table_of(BalanceRow), table_of(TransferRow)
 _moves, _approvals, _rejections = table_of(TransferMoveRow), table_of(ApprovalRow), table_of(RejectionRow)
 _documents, _enrolments = table_of(DocumentRow), table_of(EnrolmentRow)
 
@@ -54,6 +55,15 @@ class SqlListing:
         read = (self._journal.get(position) for position in sorted(found, reverse=True)[:limit])
         return [entry for entry in read if entry is not None]
 
+    def balances(self, kind: AccountKind, limit: int) -> Sequence[tuple[Account, Asset, int]]:
+        """By name, out of the kept balances."""
+        of_kind = or_(
+            _balances.c.account == kind.value, _balances.c.account.startswith(f"{kind.value}:", autoescape=True)
+        )
+        asked = select(_balances.c.account, _balances.c.asset, _balances.c.units).where(of_kind)
+        rows = self._connection.execute(asked.order_by(_balances.c.account, _balances.c.asset).limit(limit))
+        return [(Account.parse(a), self._assets.get(s), int(units)) for a, s, units in rows if units]
+
     def deposits(
         self, before: int, limit: int, status: DepositStatus | None = None, addresses: Sequence[str] = ()
     ) -> Sequence[tuple[int, Deposit]]:
@@ -65,6 +75,17 @@ class SqlListing:
             asked = asked.where(col(DepositRow.address).in_(list(addresses)))
         rows = self._sessions().exec(asked.order_by(col(DepositRow.number).desc()).limit(limit))
         return [(row.number or 0, deposit(row, self._assets)) for row in rows]
+
+    def numbers(self, kind: str, most: int) -> Sequence[int]:
+        """Ascending, spread evenly."""
+        asked = select(_documents.c.number).where(_documents.c.kind == kind).order_by(_documents.c.number)
+        return spread(self._connection.execute(asked).scalars().all(), most)
+
+    def document(self, kind: str, number: int) -> Mapping[str, object] | None:
+        """By its number."""
+        named = (_documents.c.kind == kind, _documents.c.number == number)
+        row = self._connection.execute(select(_documents.c.key, _documents.c.body).where(*named)).first()
+        return None if row is None else document(kind, row.key, row.body)
 
     def events(self, kind: EventKind, before: int, limit: int, *, about: str = "", person: str = "") -> Sequence[Event]:
         """Descending; none where a kind of event has no person."""

@@ -9,6 +9,7 @@ from custody.flows.ports import NEWEST, EventKind, Store
 from custody.rules.amounts import Amount
 from custody.rules.approvals import Approval
 from custody.rules.deposits import DepositStatus, Sighting
+from custody.rules.ledger import AccountKind
 from custody.rules.transfers import Status
 from custody.store import open_store
 from tests.contract.test_store_transfers import DONE, add, moved, transfer
@@ -51,6 +52,32 @@ def test_entries_by_pages(store: Store) -> None:
     assert [entry.position for entry in both] == [5, 4, 3, 2, 1]
     assert store.read(lambda work: work.listing.entries(1, 9)) == []
     assert store.read(lambda work: work.listing.entries(NEWEST, 9, [available("nobody")])) == []
+
+
+def test_balances_of_a_kind(store: Store) -> None:
+    """What is not zero, by name, and of no other kind."""
+    fill(store, 3)
+    found = store.read(lambda work: work.listing.balances(AccountKind.CUSTOMER_AVAILABLE, 9))
+    assert [(str(account), asset.symbol) for account, asset, _ in found] == [
+        ("customer_available:ana", "ETH"),
+        ("customer_available:bo", "ETH"),
+    ]
+    assert [units for *_, units in found] == [2 * 10**18, 10**18]
+    assert len(store.read(lambda work: work.listing.balances(AccountKind.CUSTOMER_AVAILABLE, 1))) == 1
+    assert store.read(lambda work: work.listing.balances(AccountKind.SUSPENSE, 9)) == []
+
+
+def test_documents_spread_over_time(store: Store) -> None:
+    """The first, the last, and evenly between; of one kind alone."""
+    for number in range(1, 12):
+        store.run(lambda work, n=number: work.documents.put("word", f"{n}", {"n": str(n)}))  # type: ignore[misc]
+        store.run(lambda work, n=number: work.documents.put("other", f"{n}", {}))  # type: ignore[misc]
+    chosen = store.read(lambda work: work.listing.numbers("word", 3))
+    found = store.read(lambda work: [work.listing.document("word", each) for each in chosen])
+    assert found == [{"n": "1"}, {"n": "6"}, {"n": "11"}]
+    assert len(store.read(lambda work: work.listing.numbers("word", 99))) == 11
+    assert store.read(lambda work: work.listing.numbers("none", 9)) == []
+    assert store.read(lambda work: work.listing.document("other", chosen[0])) is None
 
 
 def test_deposits_by_pages(store: Store) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from custody.flows.ports import Deposit, Event, EventKind, Examined, Lease, UnitOfWork, Visit
+from custody.flows.ports import Deposit, Event, EventKind, Examined, Lease, UnitOfWork, Visit, spread
 from custody.rules.amounts import UINT256_MAX, Asset
 from custody.rules.certificates import DepositAddress
 from custody.rules.deposits import DEPOSIT_MOVES, BlockRef, DepositStatus, Sighting
@@ -451,6 +451,11 @@ class FakeListing:
         ]
         return found[:limit]
 
+    def balances(self, kind: AccountKind, limit: int) -> Sequence[tuple[Account, Asset, int]]:
+        """By name."""
+        found = FakeJournal(self._state, lambda: None).balances()
+        return sorted(((a, s, u) for a, s, u in found if a.kind is kind), key=lambda row: str(row[0]))[:limit]
+
     def deposits(
         self, before: int, limit: int, status: DepositStatus | None = None, addresses: Sequence[str] = ()
     ) -> Sequence[tuple[int, Deposit]]:
@@ -463,6 +468,15 @@ class FakeListing:
             and (not addresses or each.sighting.address.text in addresses)
         ]
         return found[::-1][:limit]
+
+    def numbers(self, kind: str, most: int) -> Sequence[int]:
+        """Ascending."""
+        return spread([n for n, (sort, _) in enumerate(self._state.documents, 1) if sort == kind], most)
+
+    def document(self, kind: str, number: int) -> Mapping[str, object] | None:
+        """By place."""
+        rows = list(self._state.documents.items())
+        return rows[number - 1][1] if 0 < number <= len(rows) and rows[number - 1][0][0] == kind else None
 
     def events(self, kind: EventKind, before: int, limit: int, *, about: str = "", person: str = "") -> Sequence[Event]:
         """No fast test leafs through the trail."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
-"""Coverage: for each asset what is held, owed and left by the attestor's newest statement; and every wallet in its tier."""
+"""Coverage: for each asset what is held, owed and left by the attestor's newest statement, and how that went over time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,19 +9,16 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from api.console.desk import At, Desk
+from api.console.plots import Plot, Remembered, plots
 from api.console.registry import Page
-from custody.flows.inventory import Wallet
-from custody.flows.ports import UnitOfWork
 from custody.rules.coverage import liabilities, surplus
 from custody.rules.errors import Unavailable
 from custody.rules.refusals import Refused
 from custody.rules.signatures import Signed
 from custody.rules.statements import AssetCoverage, Statement
-from custody.rules.wallets import Tier
 
 router = APIRouter()
 PAGE = Page("coverage", "/coverage", "Coverage", router, 40)
-TIERS: Final = (Tier.CUSTOMER_COLD, Tier.CUSTOMER_HOT, Tier.OPERATIONAL)
 
 
 @dataclass(frozen=True)
@@ -33,23 +30,13 @@ class AssetRow:
     left: int
 
 
-@dataclass(frozen=True)
-class WalletRow:
-    """One wallet as its certificates have it, with the ledger's balances by symbol."""
-
-    wallet: Wallet
-    seats: Sequence[str]
-    held: Sequence[tuple[str, int]]
-
-
 @router.get("/coverage")
 def get_coverage(desk: At) -> Response:
-    """What the attestor last said of every asset, and the inventory by tier."""
+    """What the attestor last said of every asset, and what it said before."""
     told, why = _statement(desk)
     message = None if told is None else told.message
     rows = [] if message is None else [AssetRow(row, liabilities(row), surplus(row)) for row in message.coverage]
-    tiers = [(tier.value, [row for row in _wallets(desk) if row.wallet.tier is tier]) for tier in TIERS]
-    return desk.show("coverage.html", statement=message, why=why, rows=rows, tiers=tiers)
+    return desk.show("coverage.html", statement=message, why=why, rows=rows, plots=_plots(desk))
 
 
 def _statement(desk: Desk) -> tuple[Signed[Statement] | None, str]:
@@ -60,22 +47,8 @@ def _statement(desk: Desk) -> tuple[Signed[Statement] | None, str]:
         return None, str(error)
 
 
-def _wallets(desk: Desk) -> Sequence[WalletRow]:
-    kernel = desk.kernel
-    wallets = sorted(kernel.inventory, key=lambda wallet: (wallet.chain, wallet.name))
+_REMEMBERED: Final = Remembered()
 
-    def read(work: UnitOfWork) -> Sequence[WalletRow]:
-        return [
-            WalletRow(
-                wallet,
-                [key.key.seat for key in wallet.certificate.seats],
-                [
-                    (asset.symbol, work.journal.balance(wallet.account, asset))
-                    for asset in kernel.assets
-                    if asset.chain == wallet.chain
-                ],
-            )
-            for wallet in wallets
-        ]
 
-    return desk.store.read(read)
+def _plots(desk: Desk) -> Sequence[Plot]:
+    return plots(desk.store.read(lambda work: _REMEMBERED.statements(work, desk.roster)))

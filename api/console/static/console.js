@@ -41,7 +41,8 @@ function compare(form, shown) {
   const told = new Map([...shown.querySelectorAll("[data-field]")].map((place) => [place.dataset.field, text(place)]));
   const names = Object.keys(message);
   if (names.length !== told.size) throw new Error("the page shows other fields than it sends");
-  for (const name of names) if (told.get(name) !== String(message[name])) throw new Error(`the page shows another ${name} than it sends`);
+  const spelled = (value) => typeof value === "object" ? JSON.stringify(value) : String(value);
+  for (const name of names) if (told.get(name) !== spelled(message[name])) throw new Error(`the page shows another ${name} than it sends`);
 }
 
 // A form with data-sign asks a passkey for its signature over data-digest, which the page shows, and sends the answer with itself.

@@ -7,7 +7,7 @@ Every port raises `Unavailable` where the outside does not answer; unknown is ne
 from collections.abc import Callable
 
 from custody.flows.ports.books import Customers, Deposit, Deposits, Examined, Journal
-from custody.flows.ports.listing import NEWEST, Event, EventKind, Listing
+from custody.flows.ports.listing import NEWEST, Event, EventKind, Listing, spread
 from custody.flows.ports.mirror import Documents, Enrolled, Enrolments
 from custody.flows.ports.moving import Damaged, Lease, Leases, Moved, Transfers
 from custody.flows.ports.outside import Prices, PriceSource
@@ -58,4 +58,5 @@ __all__ = [
     "UnitOfWork",
     "Visit",
     "Visits",
+    "spread",
 ]

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """What people leaf through, the newest first: each page begins below a number, so that a long history costs what a short one does."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
 
 from custody.flows.ports.books import Deposit
+from custody.rules.amounts import Asset
 from custody.rules.deposits import DepositStatus
-from custody.rules.ledger import Account, JournalEntry
+from custody.rules.ledger import Account, AccountKind, JournalEntry
 
 NEWEST: Final = 2**62
 """Below this number everything stands: the first page."""
@@ -41,6 +42,13 @@ class Event:
     body: str
 
 
+def spread(numbers: Sequence[int], most: int) -> Sequence[int]:
+    """At most so many of these, evenly, with the first and the last."""
+    if len(numbers) <= most:
+        return numbers
+    return [numbers[place * (len(numbers) - 1) // (most - 1)] for place in range(most)]
+
+
 class Listing(Protocol):
     """Pages over what is kept, for reading alone; raises InvalidInput on a damaged row of the ledger or of deposits."""
 
@@ -48,10 +56,22 @@ class Listing(Protocol):
         """Entries at positions below `before`, descending; of any of these accounts, or of all where none is named."""
         ...
 
+    def balances(self, kind: AccountKind, limit: int) -> Sequence[tuple[Account, Asset, int]]:
+        """Running balances that are not zero of all accounts of one kind, by name; at most so many."""
+        ...
+
     def deposits(
         self, before: int, limit: int, status: DepositStatus | None = None, addresses: Sequence[str] = ()
     ) -> Sequence[tuple[int, Deposit]]:
         """Deposits with their numbers below `before`, the last that came first; at any of these addresses, where some are named."""
+        ...
+
+    def numbers(self, kind: str, most: int) -> Sequence[int]:
+        """Numbers of mirrored documents of a kind, ascending: all, or so many spread evenly, with the first and the last."""
+        ...
+
+    def document(self, kind: str, number: int) -> Mapping[str, object] | None:
+        """One of them. Raises InvalidInput on a damaged row."""
         ...
 
     def events(self, kind: EventKind, before: int, limit: int, *, about: str = "", person: str = "") -> Sequence[Event]:
