@@ -13,17 +13,16 @@ from typing import Final
 
 from custody.bootstrap import Deployment
 from custody.flows.handing import Activated, Handed, hand_over
-from custody.governing import store_activation, stored_bundle
+from custody.governing import check_activation, store_activation, stored_bundle
 from custody.parts import attestor, seats
 from custody.rules.errors import InvalidInput, Unavailable
 from custody.rules.governance import PolicyActivation
 from custody.rules.refusals import Refusal, Refused, Rule, raise_if
 from custody.rules.signatures import Signed
 from custody.rules.statements import Statement
-from custody.rules.succession import FIRST, Terms, check_mature, check_signed, check_successor
+from custody.rules.succession import Terms
 from custody.rules.typed import ZERO32
 from policies.bundle import Bundle
-from policies.succession import Lineage, terms
 
 _AGAIN: Final = 10.0
 """Seconds until a seat that refused or was silent is handed a bundle once more."""
@@ -48,7 +47,7 @@ def activate_policy(deployment: Deployment, signed: Signed[PolicyActivation], gi
     lineage, digest = deployment.lineage(), signed.message.struct_hash
     if digest not in {known.signed.message.struct_hash for known in (*lineage.steps, *lineage.waiting)}:
         bundle, now = _bundle(deployment, signed.message, given), deployment.clock()
-        raise_if(_check(deployment, lineage, signed, bundle, now))
+        raise_if(check_activation(lineage, deployment.roster, signed, bundle, now))
         deployment.store.run(lambda work: store_activation(work, signed, bundle, now))
     statement = None if signed.message.previous == ZERO32 else _statement(deployment)
     lineage = deployment.lineage()
@@ -60,21 +59,6 @@ def activate_policy(deployment: Deployment, signed: Signed[PolicyActivation], gi
     sent = [Activated(each.signed, each.bundle.to_json()) for each in (*line, mine[0])]
     handed = hand_over(seats(deployment.settings).values(), sent, statement)
     return Done(mine[0].terms, mine[0].since, mine[0] in lineage.steps, tuple(handed))
-
-
-def _check(
-    deployment: Deployment, lineage: Lineage, signed: Signed[PolicyActivation], bundle: Bundle, now: int
-) -> Iterator[Refusal]:
-    newest = lineage.steps[-1].bundle if lineage.steps else None
-    earlier = tuple(step.bundle.hash for step in lineage.steps)
-    against = [*check_successor(signed.message, earlier[-1] if earlier else ZERO32, earlier)]
-    yield from against
-    if against:  # the terms of another bundle would say nothing
-        return
-    asked = FIRST if newest is None else terms(newest, bundle)
-    yield from check_signed(signed, asked, deployment.roster, now)
-    if newest is None:
-        yield from check_mature(signed.message, asked, 0, now)
 
 
 def _bundle(deployment: Deployment, activation: PolicyActivation, given: Bundle | None) -> Bundle:

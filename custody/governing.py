@@ -6,7 +6,7 @@ bundle before it is signed, and nothing else.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from custody.flows.attestation import FirstSight, ReadStanding, Standing
 from custody.flows.mirror import ACTIVATION, BUNDLE
@@ -14,14 +14,16 @@ from custody.flows.ports import UnitOfWork
 from custody.rules.amounts import Assets
 from custody.rules.errors import InvalidInput, Unavailable
 from custody.rules.governance import PolicyActivation
-from custody.rules.refusals import Rule
+from custody.rules.refusals import Refusal, Rule
 from custody.rules.roster import Roster
 from custody.rules.seat_request import Policies
 from custody.rules.signatures import Signed
+from custody.rules.succession import FIRST, check_mature, check_signed, check_successor
+from custody.rules.typed import ZERO32
 from custody.seating import in_force
 from policies.bundle import Bundle, from_json
 from policies.strict_yaml import Node
-from policies.succession import Lineage, Sight, walk
+from policies.succession import Lineage, Sight, terms, walk
 
 SIGHT = "policy_seen"
 """Kind of document that says when an activation was first stored here. Forged, it hurries nobody but whoever reads this mirror."""
@@ -89,6 +91,26 @@ def sights(rows: Sequence[Mapping[str, object]]) -> dict[bytes, int]:
             raise InvalidInput(SIGHT, Rule.MALFORMED, repr(row)[:200], "an activation and a time")
         found[bytes.fromhex(digest)] = int(at)
     return found
+
+
+def check_activation(
+    lineage: Lineage, roster: Roster, signed: Signed[PolicyActivation], bundle: Bundle, now: int
+) -> Iterator[Refusal]:
+    """Whether it may be stored to wait for its time: it follows the bundle in force, and everybody signed whom that one asks for."""
+    newest = lineage.steps[-1].bundle if lineage.steps else None
+    earlier = tuple(step.bundle.hash for step in lineage.steps)
+    against = [*check_successor(signed.message, earlier[-1] if earlier else ZERO32, earlier)]
+    if bundle.hash != signed.message.bundle:
+        against.append(
+            Refusal(Rule.NOT_SUCCESSOR, field="bundle", got=bundle.hash.hex(), want=signed.message.bundle.hex())
+        )
+    yield from against
+    if against:  # the terms of another bundle would say nothing
+        return
+    asked = FIRST if newest is None else terms(newest, bundle)
+    yield from check_signed(signed, asked, roster, now)
+    if newest is None:
+        yield from check_mature(signed.message, asked, 0, now)
 
 
 def store_activation(work: UnitOfWork, signed: Signed[PolicyActivation], bundle: Bundle, now: int) -> None:

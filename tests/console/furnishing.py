@@ -4,6 +4,7 @@
 from dataclasses import replace
 
 from custody.flows import gathering
+from custody.flows.mirror import BUNDLE
 from custody.flows.ports import UnitOfWork
 from custody.rules.amounts import Amount
 from custody.rules.deposits import BlockRef, DepositStatus, Sighting
@@ -13,8 +14,10 @@ from custody.rules.settlements import ManualEntry, ManualPosting
 from custody.rules.wallets import Address, Chain, Tier
 from tests.console.world import DAY, World
 from tests.fakes import treasury
+from tests.fakes.governed import activation, after, rule
 from tests.fakes.ledger import block_hash
 from tests.fakes.seat import EVM, NOW, ed25519, signed_by
+from tests.fakes.seated import shipped
 from tests.fakes.trust import world as trusted
 
 PLACES = tuple("0x" + f"{n:02x}" * 20 for n in (0x11, 0x12, 0x13))
@@ -30,7 +33,7 @@ def furnish(world: World) -> dict[str, str]:
     unfreeze = world.draft_unfreeze(frozen)
     world.store.run(lambda work: _deposits(world, work))
     world.store.run(_statements)
-    manual = draft_out_of_suspense(world)
+    manual, coming = draft_out_of_suspense(world), draft_bundle(world)
     return {
         "transfer": f"/transfers/{waiting.intent.id}",
         "transfer-ended": f"/transfers/{ended.intent.id}",
@@ -38,6 +41,7 @@ def furnish(world: World) -> dict[str, str]:
         "unfreeze": f"/unfreeze/{unfreeze.hex()}",
         "suspense": "/ledger/suspense",
         "manual": f"/ledger/manual/{manual.hex()}",
+        "activation": f"/policies/{coming.hex()}",
         "entry": "/ledger/1",
         "statement": "/ledger/customers/ada",
     }
@@ -55,6 +59,14 @@ def draft_out_of_suspense(world: World, customer: str = "ada") -> bytes:
         ManualPosting(f"customer_available:{customer}", asset.symbol, "credit", units // 2),
     )
     message = ManualEntry("from-suspense-1", "Ada named the transaction, and signed from its sender", postings)
+    return gathering.draft(world.store, world.roster, message, "bo", world.clock())
+
+
+def draft_bundle(world: World) -> bytes:
+    """An hour more for what R01 delays; nobody signed yet."""
+    coming = after(shipped(), rule("R01", delay="2h"))
+    world.store.run(lambda work: work.documents.put(BUNDLE, coming.hash.hex(), coming.to_json()))
+    message = activation(coming, shipped(), (), author="bo").message
     return gathering.draft(world.store, world.roster, message, "bo", world.clock())
 
 

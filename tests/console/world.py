@@ -30,7 +30,7 @@ from custody.flows.freezes import FreezeReader
 from custody.flows.inventory import Wallet
 from custody.flows.kernel import Kernel
 from custody.flows.ports import UnitOfWork
-from custody.governing import in_force
+from custody.governing import in_force, store_activation
 from custody.rules.amounts import Amount, Asset, Assets
 from custody.rules.approvals import Approval
 from custody.rules.errors import Unavailable
@@ -48,6 +48,7 @@ from custody.rules.wallets import Tier
 from custody.store import migrate, open_store
 from tests.fakes import treasury
 from tests.fakes.authenticator import Authenticator
+from tests.fakes.governed import activation
 from tests.fakes.seat import BITCOIN, EVM, NOW, YEAR, Clock, ed25519, secp256k1, signed_by
 from tests.fakes.seated import shipped
 from tests.fakes.trust import PAYEE, world
@@ -188,6 +189,8 @@ class World:
         return self.assets.get(symbol)
 
     def _furnish(self, work: UnitOfWork) -> None:
+        first = activation(shipped(), None, ("ana", "cleo", "dan"), author="bo")
+        store_activation(work, first, shipped(), NOW - 2 * DAY)
         ada = Account(AccountKind.CUSTOMER_AVAILABLE, "ada")
         work.customers.add("ada")
         work.customers.add("bo")

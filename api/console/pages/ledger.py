@@ -4,8 +4,6 @@
 Nothing is booked here by a session: what leaves suspense is a manual entry that people sign one by one, judged where it is recorded.
 """
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from api.console.asking import answered, ask_for, check_shown
 from api.console.desk import At, Desk, Posted
 from api.console.registry import Page
+from api.console.sheets import cells
 from api.console.transfer_view import rows
 from custody.flows import gathering
 from custody.flows.bookkeeping import record_manual
@@ -37,7 +36,6 @@ _CHUNK: Final = 500
 _SUSPENSE_MOST: Final = 500
 _SEE_OTHER: Final = 303
 _OWN: Final = (AccountKind.CUSTOMER_AVAILABLE, AccountKind.CUSTOMER_HELD)
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 DONE: Final = {
     "drafted": "Drafted. It books nothing before enough people signed it and somebody hands it in.",
     "signed": "Your signature is kept beside the draft.",
@@ -212,7 +210,7 @@ def get_statement(desk: At, customer: str) -> Response:
     names = {str(account) for account in accounts}
 
     def sheet() -> Iterator[str]:
-        yield _csv("position", "recorded_at", "what", "account", "change", "asset", "entry_hash")
+        yield cells("position", "recorded_at", "what", "account", "change", "asset", "entry_hash")
         before = NEWEST
         while page := desk.store.read(lambda work, b=before: work.listing.entries(b, _CHUNK, accounts)):  # type: ignore[misc]
             for each in page:
@@ -220,7 +218,9 @@ def get_statement(desk: At, customer: str) -> Response:
                     if str(posting.account) in names:
                         sign = "" if posting.side is posting.account.kind.side else "-"
                         told = (_told(each)[0], str(posting.account), sign + posting.amount.decimal)
-                        yield _csv(each.position, each.recorded_at, *told, posting.amount.asset.symbol, each.hash.hex())
+                        yield cells(
+                            each.position, each.recorded_at, *told, posting.amount.asset.symbol, each.hash.hex()
+                        )
             before = page[-1].position
 
     return _file(sheet(), "statement.csv", "text/csv; charset=utf-8")
@@ -295,15 +295,6 @@ def _is_booked(work: UnitOfWork, found: Gathering[ManualEntry]) -> bool:
 
 def _amount(desk: Desk, posting: ManualPosting) -> tuple[str, str, Amount]:
     return posting.side, posting.account, Amount(desk.kernel.assets.get(posting.asset), posting.units)
-
-
-def _csv(*cells: object) -> str:
-    """One line; a cell that a spreadsheet would take for a formula begins with an apostrophe."""
-    told = [str(cell) for cell in cells]
-    safe = [f"'{c}" if c.startswith(_FORMULA) and not c.lstrip("-").replace(".", "", 1).isdigit() else c for c in told]
-    made = io.StringIO()
-    csv.writer(made, lineterminator="\r\n").writerow(safe)
-    return made.getvalue()
 
 
 def _file(rows: Iterator[str], name: str, kind: str) -> Response:
