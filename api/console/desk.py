@@ -10,7 +10,7 @@ from starlette.responses import HTMLResponse, Response
 
 from api.console import formats
 from api.console.parts import ConsoleParts
-from api.console.registry import Page, all_pages
+from api.console.registry import Page, all_pages, decides
 from api.console.rendering import environment
 from api.console.sessions import Session, cookie_name, is_token_of, session_of
 from custody.flows.kernel import Kernel
@@ -73,6 +73,16 @@ class Desk:
             .get_template(template)
             .render(**{**signed_out_context(self.parts), **self._context(), **context})
         )
+
+    @property
+    def decides(self) -> bool:
+        """Whether this person may ask for anything but a page: not an auditor, and not a viewer."""
+        return decides(self.person, self.roster)
+
+    def check_decides(self) -> None:
+        """Raises Refused(scope_missing) for whoever only looks."""
+        if not self.decides:
+            raise Refused([Refusal(Rule.SCOPE_MISSING, person=self.person.id, want="somebody of a group that decides")])
 
     @property
     def is_fragment(self) -> bool:

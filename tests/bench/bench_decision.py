@@ -24,7 +24,6 @@ from eth_utils.address import to_checksum_address
 from custody.flows import proposals
 from custody.flows.ports import UnitOfWork
 from custody.flows.proposals import Prepared
-from custody.rules import typed
 from custody.rules.ledger import Account, AccountKind
 from custody.store import SqlStore
 from devnet.postgres import postgres
@@ -63,7 +62,6 @@ class Decisions:
             if not isinstance(made, Prepared):
                 raise TypeError(made)
             self._ready.append(made)
-        typed._body.cache_clear()
 
     def enough(self) -> None:
         """As many as a comparison takes: it runs this side alone for its control, and half of the time afterwards."""

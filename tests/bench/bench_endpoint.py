@@ -21,7 +21,6 @@ from api.client import ApiClient, RequestSigner
 from api.gate import CALLER, Gate
 from api.parts import ApiParts
 from api.replays import Window
-from custody.rules import typed
 from custody.rules.amounts import Amount
 from tests.bench.bench_propose import READY, House, Proposals
 from tests.bench.harness import RAW, Comparison, compare
@@ -57,7 +56,6 @@ class Served:
             told = {"Host": HOST, "Content-Type": "application/json", "Idempotency-Key": said.reference}
             headers = signer.sign("POST", URL + self.path, body, told)
             self.ready.append(([(name.lower().encode(), value.encode()) for name, value in headers.items()], body))
-        typed._body.cache_clear()
 
     def one(self) -> int:
         """One request, answered 201."""

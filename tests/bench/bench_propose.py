@@ -17,7 +17,6 @@ from typing import Final
 import psycopg
 
 from custody.flows import proposals
-from custody.rules import typed
 from custody.rules.amounts import Asset
 from custody.rules.intents import Proposal
 from custody.rules.seat_request import BundleInForce, Policies
@@ -78,8 +77,8 @@ class Proposals:
     def prepare(self, count: int) -> None:
         """Sign so many."""
         signer = ed25519("backend")
-        self.ready += [signed_by(_said(n), world().domain, [signer]) for n in itertools.islice(self.numbers, count)]
-        typed._body.cache_clear()
+        made = (signed_by(_said(n), world().domain, [signer]) for n in itertools.islice(self.numbers, count))
+        self.ready += [Signed.from_json(Proposal, signed.to_json()) for signed in made]
 
 
 def _said(number: int) -> Proposal:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from custody.rules import typed
 from custody.rules.seat import decide
 from custody.rules.seat_request import BundleInForce, Plan, Policies, Request
 from custody.rules.wallets import Chain
@@ -51,7 +50,6 @@ class Batch:
 
     def arrive(self) -> None:
         """The request as it comes over the wire, to a process that hashed none of it."""
-        typed._body.cache_clear()
         self.request = Request.from_json(self.built.request.to_json())
 
     def decide(self) -> None:

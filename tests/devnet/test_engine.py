@@ -252,9 +252,7 @@ def test_keys_are_made_inside_and_found_nowhere_else(operated: Operated, born: D
         return answer.json()["data"] if answer.ok else {}
 
     mounts = raw("LIST", "logical")["keys"]
-    found = [(each, text) for each in mounts if (text := raw("GET", f"logical/{each}identity").get("value"))]
-    assert len(found) == 1, mounts
-    (mount, _), secrets = found[0], []
+    (mount,), secrets = [each for each in mounts if "documents/" in raw("LIST", f"logical/{each}").get("keys", ())], []
     for chain in (EVM, BITCOIN):
         stored = raw("GET", f"logical/{mount}documents/{key_path(LABEL, chain)}")["value"]
         secrets.append(bytes.fromhex(json.loads(stored.partition("\n")[2])["secret"]))

@@ -122,6 +122,7 @@ def post_draft(
     reason: Annotated[str, Form(max_length=400)],
 ) -> Response:
     """Draft an entry out of one event's suspense to a customer, for people to sign."""
+    desk.check_decides()
     moved = Amount.parse(desk.kernel.assets.get(asset), amount.strip())
     source = Account.parse(event)
     if source.kind is not AccountKind.SUSPENSE or source.is_whole_kind:
@@ -163,6 +164,7 @@ def post_signature(
     desk: Posted, digest: str, shown: Annotated[str, Form(alias="digest")], answer: Annotated[str, Form()]
 ) -> Response:
     """Add one's signature to a draft."""
+    desk.check_decides()
     found = _draft(desk, digest)
     check_shown(shown, found.digest)
     gathering.add(desk.store, desk.roster, ManualEntry, found.digest, answered(desk, found.digest, answer), desk.now)
@@ -172,6 +174,7 @@ def post_signature(
 @router.post("/ledger/manual/{digest}/carry")
 def post_carry(desk: Posted, digest: str) -> Response:
     """Hand in a draft that enough people signed: the same rules as everywhere judge it, whoever presses the button."""
+    desk.check_decides()
     found = _draft(desk, digest)
     recorded = record_manual(desk.store, desk.roster, found.signed, desk.kernel.assets, desk.now)
     return RedirectResponse(f"/ledger/{recorded.position}?done=booked", _SEE_OTHER)

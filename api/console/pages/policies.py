@@ -135,6 +135,7 @@ def post_signature(
     desk: Posted, digest: str, shown: Annotated[str, Form(alias="digest")], answer: Annotated[str, Form()]
 ) -> Response:
     """Add one's signature to a draft."""
+    desk.check_decides()
     _, row = _draft(desk, digest)
     check_shown(shown, row.found.digest)
     signature = answered(desk, row.found.digest, answer)
@@ -145,6 +146,7 @@ def post_signature(
 @router.post("/policies/{digest}/carry")
 def post_carry(desk: Posted, digest: str) -> Response:
     """Mirror what enough owners signed: the same check as everywhere, whoever presses the button."""
+    desk.check_decides()
     _, row = _draft(desk, digest)
     raise_if(row.against)
     desk.store.run(lambda work: store_activation(work, row.found.signed, row.bundle, desk.now))

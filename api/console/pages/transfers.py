@@ -11,7 +11,7 @@ from starlette.responses import RedirectResponse, Response
 from api.console.asking import answered, ask_for, check_shown, passkeys_of, signed_by, typed_form
 from api.console.desk import At, Desk, Posted
 from api.console.payload_view import draft_of
-from api.console.registry import Page, decides
+from api.console.registry import Page
 from api.console.transfer_view import agreed_on, look, rows
 from api.console.walls import picture
 from custody.flows import proposals, reviewing
@@ -83,7 +83,7 @@ def post_reject(
     desk: Posted, transfer_id: str, stood: Annotated[str, Form()], reason: Annotated[str, _REASON]
 ) -> Response:
     """Show the no with its reason and its digest, to be signed."""
-    _check_decides(desk)
+    desk.check_decides()
     transfer = reviewing.find(desk.store, transfer_id)
     check_stands(transfer, stood)
     cancels = transfer.intent.initiator == desk.person.id
@@ -111,7 +111,7 @@ def post_rejected(
     answer: Annotated[str, Form()],
 ) -> Response:
     """Take the signed no: the initiator's own cancels, anybody else's rejects."""
-    _check_decides(desk)
+    desk.check_decides()
     transfer = reviewing.find(desk.store, transfer_id)
     check_stands(transfer, stood)
     signed = signed_by(desk, Rejection, message, digest, answer)
@@ -145,7 +145,7 @@ def show(desk: Desk, transfer_id: str, done: str = "") -> Response:
         has_passkey=bool(passkeys_of(desk)),
         stood=stands(transfer),
         told=_told(transfer),
-        decides=decides(desk.person, desk.roster),
+        decides=desk.decides,
         moved=False,
         done=done,
         genesis=desk.roster.domain.genesis,
@@ -167,11 +167,6 @@ def _told(transfer: Transfer) -> str:
     """Everything that the line about its standing says, as one short word."""
     return sha256(f"{stands(transfer)}/{transfer.moved_at}/{transfer.waiting_for}".encode()).hexdigest()[:16]
 
-
-def _check_decides(desk: Desk) -> None:
-    """Whoever only looks says no to nothing: one person's no ends a transfer for good. Raises Refused(scope_missing)."""
-    if not decides(desk.person, desk.roster):
-        raise Refused([Refusal(Rule.SCOPE_MISSING, person=desk.person.id, want="somebody of a group that decides")])
 
 
 def check_stands(transfer: Transfer, stood: str) -> None:
