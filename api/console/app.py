@@ -105,6 +105,8 @@ def _told(error: Exception) -> tuple[int, tuple[Refusal, ...], str]:
         case RequestValidationError():
             fields = ", ".join(sorted({str(found["loc"][-1]) for found in error.errors()}))
             return 400, (Refusal(Rule.MALFORMED, field=fields),), "The form was not whole. Open the page again."
+        case HTTPException(__cause__=Refused() as cause):  # the framework's own wrapping of what reading a form raised
+            return _told(cause)
         case HTTPException():
             rule = Rule.METHOD if error.status_code == 405 else Rule.NO_ROUTE
             return error.status_code, (Refusal(rule),), "There is no such page. The navigation shows those there are."

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.types import Message as AsgiMessage
 
 from api.console.parts import ConsoleParts
+from custody.rules.refusals import Refusal, Refused, Rule
 
 BODY_BYTES: Final = 256 * 1024
 """The longest form: a ceremony's file fits."""
@@ -88,13 +89,15 @@ class Shell:
 
 
 def _bounded(receive: Receive) -> Receive:
-    """A body that ends the request where it grows longer than any form of ours."""
+    """A body that is refused where it grows longer than any form of ours."""
     read = 0
 
     async def bounded() -> AsgiMessage:
         nonlocal read
         message = await receive()
         read += len(message.get("body", b""))
-        return {"type": "http.disconnect"} if read > BODY_BYTES else message
+        if read > BODY_BYTES:
+            raise Refused([Refusal(Rule.BODY_TOO_LARGE, most=BODY_BYTES)])
+        return message
 
     return bounded

@@ -49,7 +49,7 @@ def draft(store: Store, roster: Roster, message: Struct, by: str, now: int) -> b
 
 
 def add(store: Store, roster: Roster, kind: type[M], digest: bytes, signature: Signature, now: int) -> Gathering[M]:
-    """Add one person's signature; the same again is fine.
+    """Add one person's signature; the same again is fine. Whoever signed at a page may add one with a key that displays.
 
     Raises Refused: not_successor (no such draft), signature_invalid (over another message), one_signer_twice, signer_unknown and
     signer_expired (nobody of the newest roster).
@@ -66,7 +66,8 @@ def add(store: Store, roster: Roster, kind: type[M], digest: bytes, signature: S
             raise Refused([Refusal(Rule.SIGNER_EXPIRED, person=person.id, expired=person.expires, now=now)])
         if not signature.is_over(digest):
             raise Refused([Refusal(Rule.SIGNATURE_INVALID, document=kind.__name__, person=person.id)])
-        if person.id in found.people:
+        mine = [each for each in found.signed.signatures if roster.people_by_key.get(each.key) == person]
+        if mine and (not roster.displays(signature.key) or any(roster.displays(each.key) for each in mine)):
             raise Refused([Refusal(Rule.SIGNER_TWICE, person=person.id, document=kind.__name__)])
         body = signature.to_json()
         work.documents.put(_beside(digest), sha256(canonical(body)).hexdigest(), body)

@@ -83,13 +83,14 @@ class Caller:
         held = by or self.world.passkeys[self.person]
         return self.post("/login", {"answer": answer_of(held, digest or asked), "next": "/queue"})
 
-    def upload(self, path: str, body: bytes) -> requests.Response:
-        """A file, as a form sends it."""
+    def upload(self, path: str, body: bytes = b"", files: Mapping[str, bytes] | None = None) -> requests.Response:
+        """A file, or several by the names of their fields, as a form sends them."""
         told = {"Origin": self.world.origin, "Sec-Fetch-Site": "same-origin", "Host": self._host, **self._secret}
-        files = {"file": ("file.json", body, "application/json")}
+        given = {"file": body} if files is None else files
+        sent = {name: ("file.json", content, "application/json") for name, content in given.items()}
         form = {"token": self.token}
         return self.http.post(
-            self.world.url + path, data=form, files=files, headers=told, allow_redirects=False, timeout=30
+            self.world.url + path, data=form, files=sent, headers=told, allow_redirects=False, timeout=30
         )
 
     def approve(self, transfer: Any, answer: str, **form: str) -> requests.Response:

@@ -8,8 +8,11 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser
 
+from custody.rules.amounts import Amount
 from tests.console.browsing import Seat
+from tests.console.furnishing import furnish
 from tests.console.world import World
+from tests.fakes.seat import EVM
 
 Seats = Callable[[str], Seat]
 WIDE: Final = {"width": 1280, "height": 900}
@@ -23,27 +26,35 @@ LONG: Final = 50
 
 @pytest.fixture(scope="module")
 def furnished(world: World) -> dict[str, str]:
-    """Something on every page of these: a transfer, a rejected one, a freeze and a draft of its end."""
-    waiting, ended = world.propose("20"), world.propose("19")
-    world.reject(ended, "cleo")
-    frozen = world.freeze("customer:ada", "eve")
-    draft = world.draft_unfreeze(frozen)
-    return {"transfer": waiting.intent.id, "ended": ended.intent.id, "draft": draft.hex()}
+    """Something on every page."""
+    return furnish(world)
 
 
 PATHS: Final = (
     "/queue",
-    "/transfers/{transfer}",
-    "/transfers/{ended}",
-    "/freeze",
-    "/unfreeze/{draft}",
-    "/ceremonies",
+    "transfer",
+    "transfer-ended",
+    "/deposits",
+    "/wallets",
     "/coverage",
+    "/ledger",
+    "entry",
+    "statement",
+    "suspense",
+    "manual",
+    "/policies",
+    "activation",
+    "/audit",
+    "/audit?kind=document",
+    "/freeze",
+    "unfreeze",
+    "/ceremonies",
     "/me",
     "/enrol",
     "/enrol?person=ana",
     "/nope",
 )
+"""A page's path, or the name of what `furnish` made."""
 
 
 @pytest.fixture(scope="module", params=["light", "dark"])
@@ -59,7 +70,7 @@ def test_axe_finds_nothing_serious_and_nothing_overflows(reader: Seat, furnished
     """Contrast, names, order and roles; and at both widths the page is no wider than its window."""
     for size in (WIDE, PHONE):
         reader.page.set_viewport_size(size)
-        reader.goto(path.format(**furnished))
+        reader.goto(furnished.get(path, path))
         wide = reader.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wide <= 0, f"{path} is {wide} pixels too wide at {size['width']}"
     told = Axe().run(reader.page).response
@@ -69,15 +80,24 @@ def test_axe_finds_nothing_serious_and_nothing_overflows(reader: Seat, furnished
 
 
 def test_coverage_says_what_the_attestor_signed(reader: Seat, world: World) -> None:
-    """Each asset of the newest statement with its numbers whole, and every certified wallet in its tier."""
+    """Each asset of the newest statement with its numbers whole."""
     reader.goto("/coverage")
     told = reader.page.locator("main").inner_text().replace("\u200b", "")
     message = world.parts.statements.latest().message
     assert f"statement {message.sequence} of" in told
     assert [row.asset for row in message.coverage if row.asset not in told] == []
+
+
+def test_wallets_stand_in_their_tiers(reader: Seat, furnished: dict[str, str], world: World) -> None:
+    """Every certified wallet, with what the ledger says it has, to the last unit."""
+    reader.goto("/wallets")
+    told = reader.page.locator("main").inner_text().replace("\u200b", "")
     wallets = list(world.kernel.inventory)
     assert wallets
     assert [w.certificate.label for w in wallets if w.certificate.label not in told] == []
+    hot = next(w for w in wallets if w.certificate.label.startswith("customer_hot") and w.chain == EVM)
+    has = world.store.read(lambda work: work.journal.balance(hot.account, world.asset("ETH")))
+    assert str(Amount(world.asset("ETH"), has).decimal) in told.replace("\u202f", "").replace(",", "")
 
 
 def test_axe_would_find_what_is_planted(reader: Seat) -> None:

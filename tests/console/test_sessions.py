@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """Who sits there: logins that answer what was asked, once; sessions that end; and nothing that a session alone could approve."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -307,8 +308,8 @@ def test_nobody_and_whoever_only_looks(
     own: World, lookers: dict[str, Caller], page: str, method: str, path: str
 ) -> None:
     """Every route of every page: a stranger is sent to the login; a viewer decides nothing, and sees no page of those who do."""
-    for hole in ("{transfer_id}", "{digest}"):
-        path = path.replace(hole, "ab" * 32)
+    path = path.replace("{position}", "1").replace("{form}", "csv").replace("{customer}", "ada")
+    path = re.sub(r"\{\w+\}", "ab" * 32, path)
     stranger, viewer = lookers["stranger"], lookers["viewer"]
     asked = (lambda who: who.get(path)) if method == "GET" else (lambda who: who.post(path, {}))
     turned_away = asked(stranger)

@@ -42,6 +42,17 @@ def test_signatures_come_one_by_one(store: FakeStore) -> None:
     assert roster().people_who_signed(found.signed, NOW) == {"ana", "bo"}
 
 
+def test_a_key_that_displays_joins_a_pages(store: FakeStore) -> None:
+    """Who signed at a page signs again with what displays, and counts once; not the other way round, and not twice."""
+    gathering.add(store, roster(), Unfreeze, DIGEST, passkey("bo").over(DIGEST), NOW)
+    found = gathering.add(store, roster(), Unfreeze, DIGEST, secp256k1("bo").sign(DIGEST), NOW)
+    assert (found.people, len(found.signed.signatures)) == (("bo",), 2)
+    assert [*roster().check_displaying(found.signed, None, NOW)] == []
+    with pytest.raises(Refused) as caught:
+        gathering.add(store, roster(), Unfreeze, DIGEST, passkey("bo").over(DIGEST + b""), NOW)
+    assert rules_of(caught.value) == {Rule.SIGNER_TWICE}
+
+
 @pytest.mark.parametrize(
     ("signature", "now", "rule"),
     [

@@ -12,11 +12,10 @@ from starlette.responses import RedirectResponse, Response
 from api.console.desk import At, Desk, Posted
 from api.console.payload_view import DraftView, draft_of
 from api.console.registry import Page, decides
+from api.console.uploads import read_upload
 from custody.flows import carrying, reviewing
 from custody.flows import payout_records as records
 from custody.flows.ports import UnitOfWork
-from custody.rules.errors import InvalidInput
-from custody.rules.json_text import read_json
 from custody.rules.payments import SeatSignatures
 from custody.rules.refusals import Refusal, Refused, Rule
 from custody.rules.seat_request import Request
@@ -25,7 +24,6 @@ from custody.rules.transfers import Permit, Status, Transfer
 router = APIRouter()
 PAGE = Page("ceremonies", "/ceremonies", "Ceremonies", router, 90, decides)
 _SEE_OTHER: Final = 303
-_FILE_MOST: Final = 128 * 1024
 _WAITING: Final = (Status.PENDING_SIGNATURE, Status.CANCELLING)
 
 
@@ -71,20 +69,8 @@ def get_request(desk: At, transfer_id: str) -> Response:
 @router.post("/ceremonies/{transfer_id}")
 def post_signatures(desk: Posted, transfer_id: str, file: Annotated[UploadFile, File()]) -> Response:
     """Take a cold seat's signatures in; whoever carries them decides nothing."""
-    raw = file.file.read(_FILE_MOST + 1)
-    return _bring(desk, transfer_id, raw)
-
-
-def _bring(desk: Desk, transfer_id: str, raw: bytes) -> Response:
-    if len(raw) > _FILE_MOST:
-        raise InvalidInput("file", Rule.TOO_LARGE, f"over {_FILE_MOST} bytes", f"at most {_FILE_MOST} bytes")
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InvalidInput(
-            "file", Rule.MALFORMED, "bytes that are no UTF-8", "JSON, as `bulkhead seat sign` wrote it"
-        ) from error
-    permit, made = _permit(desk, transfer_id), SeatSignatures.from_json(read_json(text, "file"), "file")
+    permit = _permit(desk, transfer_id)
+    made = SeatSignatures.from_json(read_upload(file, "file", "bulkhead seat sign"), "file")
     wallet = desk.kernel.inventory.wallets.get(permit.reservation.anchor.wallet)
     names = [] if wallet is None else [key.key.seat for signed in wallet.certificates for key in signed.message.seats]
     if made.seat not in names:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import unified_diff
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from fastapi import APIRouter, File, Form, UploadFile
 from starlette.responses import RedirectResponse, Response
@@ -19,6 +19,7 @@ from api.console.asking import Ask, answered, ask_for, check_shown
 from api.console.desk import At, Desk, Posted
 from api.console.registry import Page
 from api.console.transfer_view import rows
+from api.console.uploads import read_upload
 from custody.flows import gathering
 from custody.flows.gathering import Gathering
 from custody.flows.mirror import BUNDLE
@@ -26,7 +27,6 @@ from custody.flows.ports import UnitOfWork
 from custody.governing import BundleReader, bundle_of, check_activation, store_activation, stored_bundle
 from custody.rules.errors import InvalidInput, Unavailable
 from custody.rules.governance import PolicyActivation
-from custody.rules.json_text import read_json
 from custody.rules.refusals import Refusal, Refused, Rule, raise_if
 from custody.rules.signatures import Signed
 from custody.rules.succession import Terms
@@ -37,7 +37,6 @@ from policies.succession import Lineage, Step, terms
 router = APIRouter()
 PAGE = Page("policies", "/policies", "Policies", router, 60)
 _SEE_OTHER: Final = 303
-_FILE_MOST: Final = 768 * 1024
 _LINES_MOST: Final = 2000
 DONE: Final = {
     "drafted": "Kept. It is in force nowhere before enough owners signed it and its delay is over.",
@@ -92,8 +91,8 @@ def post_draft(desk: Posted, activation: _File, bundle: _File) -> Response:
     """Take an activation and its bundle in, as `bulkhead policy draft` and `policy bundle` wrote them, with whatever signatures it has."""
     if desk.person.id not in desk.roster.version.policy_owners:
         raise Refused([Refusal(Rule.SCOPE_MISSING, person=desk.person.id, want="an owner of policies")])
-    signed = Signed.from_json(PolicyActivation, _json(activation, "activation"))
-    documents = _json(bundle, "bundle")
+    signed = Signed.from_json(PolicyActivation, read_upload(activation, "activation", "bulkhead policy draft"))
+    documents = read_upload(bundle, "bundle", "bulkhead policy bundle")
     if not isinstance(documents, dict):
         want = "the file that bulkhead policy bundle wrote"
         raise InvalidInput("bundle", Rule.MALFORMED, type(documents).__name__, want)
@@ -231,15 +230,3 @@ def _changes(old: Bundle, new: Bundle) -> Sequence[tuple[str, Sequence[str]]]:
 
 def _lines(document: object) -> list[str]:
     return json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False).splitlines()
-
-
-def _json(file: UploadFile, name: str) -> Any:  # noqa: ANN401 - whatever its reader makes of it
-    raw = file.file.read(_FILE_MOST + 1)
-    if len(raw) > _FILE_MOST:
-        raise InvalidInput(name, Rule.TOO_LARGE, f"over {_FILE_MOST} bytes", f"at most {_FILE_MOST} bytes")
-    try:
-        return read_json(raw.decode("utf-8"), name)
-    except UnicodeDecodeError as error:
-        raise InvalidInput(
-            name, Rule.MALFORMED, "bytes that are no UTF-8", "JSON, as bulkhead policy wrote it"
-        ) from error

@@ -168,7 +168,6 @@ def _told(transfer: Transfer) -> str:
     return sha256(f"{stands(transfer)}/{transfer.moved_at}/{transfer.waiting_for}".encode()).hexdigest()[:16]
 
 
-
 def check_stands(transfer: Transfer, stood: str) -> None:
     """It stands as it did when the page was opened, else a person decided about something that is no longer so. Raises Refused."""
     if stands(transfer) != stood:
