@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 # Every target first makes sure that .venv is what requirements.lock says; that takes no time when it is.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test lint bench soak mutants crash faults drills
+.PHONY: help setup demo up down test lint bench soak mutants crash faults drills pictures
 BIN := .venv/bin
 WORKERS ?= 2
 MINUTES ?= 60
@@ -47,12 +47,15 @@ soak: setup ## the property tests with many more examples, then MINUTES (60) of 
 faults: setup ## nodes, vaults, disks and clocks fail under withdrawals, and workers are stopped (many minutes)
 	@BULKHEAD_LONG=1 $(BIN)/python -m pytest tests/faults -m "faults or not faults"
 
-# The score is of what was asked so far; a later run goes on from there, and asks again what changed (tests/mutants.py).
 drills: setup ## seats vanish, wallets move to new ones, and coins come back from a backup with standard tools (five minutes)
 	@BULKHEAD_LONG=1 $(BIN)/python -m pytest tests/devnet/test_drills.py
+
+pictures: setup ## screenshots of every page of the console, at both widths, into docs/console
+	@$(BIN)/python -m tests.console.pictures
 
 crash: setup ## kill -9 at every commit and await of a deposit and a withdrawal, against a twin; minutes (EACH=1: each alone, an hour; ONLY=worker.commit)
 	@$(BIN)/python -m tests.crash $(if $(EACH),--each) $(if $(ONLY),--only '$(ONLY)')
 
+# The score is of what was asked so far; a later run goes on from there, and asks again what changed (tests/mutants.py).
 mutants: setup ## change rules and flows at random for MINUTES (60); count what no test notices (ONLY='custody.rules.seat_checks_*'; SAMPLE=400: of that many drawn from all)
 	@set -f; HYPOTHESIS_PROFILE=mutants nice -n 15 $(BIN)/python -m tests.mutants $(ONLY) $(if $(SAMPLE),--sample $(SAMPLE)) --minutes $(MINUTES) --jobs $(JOBS)

@@ -33,7 +33,7 @@ from devnet.contracts import DevnetContracts, deploy_all
 from devnet.network import COLD_SEATS, HOT_SEATS, Devnet, Hosting
 from devnet.people import POLICY_OWNERS, Cast, gather, roster_version
 from devnet.processes import NodeFailed
-from devnet.services import Loop, Service, Web, socket_path
+from devnet.services import Console, Loop, Service, Web, socket_path
 
 EVM: Final = Chain("eip155:31338")
 BITCOIN: Final = Chain("bip122:0f9188f13cb7b2c71f2a335e3a4fc328")
@@ -100,6 +100,8 @@ class Services:
         self.relayer = part("relayer", "relayer", "serve")
         self.deriver = part("deriver", "deriver", "serve", at=self.attestor.socket.with_name("deriver.sock"))
         self.web = Web("api", net.folder / "api.d", net.home, ("api", "serve"), lifetime)
+        self.console = Console("console", net.folder / "console.d", net.home, ("console", "serve"), lifetime)
+        self.life = loop("life", "devnet", "live")
         self.watcher, self.worker = loop("watcher", "watch"), loop("worker", "worker")
         self.feeders = loop("feeders", "devnet", "quote", said="quoted")
         people = net.home / "people"
@@ -119,7 +121,12 @@ class Services:
     @property
     def all(self) -> list[Service]:
         """Every process there can be, the cold seats last."""
-        return [*self.loops, self.web, *self.online, *self.cold.values()]
+        return [self.life, *self.loops, self.console, self.web, *self.online, *self.cold.values()]
+
+    @property
+    def shown(self) -> list[Service]:
+        """What a person who came to look finds besides: the console, and customers and people who give it something to show."""
+        return [self.console, self.life]
 
     def check_living(self) -> None:
         """Whether everything that was to live on does: a loop says nothing where it is well. Raises NodeFailed."""
@@ -134,7 +141,7 @@ class Services:
 
     def stop(self) -> None:
         """Stop everything of ours, whoever started it: first who asks, then who answers."""
-        asking: list[Service] = [*self.loops, self.web]
+        asking: list[Service] = [self.life, *self.loops, self.console, self.web]
         with ThreadPoolExecutor(16) as pool:
             list(pool.map(lambda service: service.stop(), asking))
             list(pool.map(lambda service: service.stop(), [s for s in self.all if s not in asking]))

@@ -49,6 +49,7 @@ def up(
         raise _fail(error) from error
     try:
         raise_world(network, services, _say, living=True)
+        services.start(services.shown)
     except BaseException as error:  # Ctrl-C and surprises too: leave nothing half up
         services.stop()
         network.down()
@@ -56,7 +57,7 @@ def up(
             raise _fail(error) from error
         raise
     _say(f"up in {time.monotonic() - began:.1f} s")
-    for line in guide(network.home, services.web.url):
+    for line in guide(network.home, services.web.url, services.console.url):
         typer.echo(line)
 
 
@@ -157,6 +158,47 @@ def quote(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     quote_forever(feed, stop, every, typer.echo)
+
+
+@app.command()
+def live(
+    home: HomeOption = None,
+    once: Annotated[bool, typer.Option("--once", help="Set the scenes, and end.")] = False,
+) -> None:
+    """Be the customers, the backend and the colleagues: set scenes that wait for somebody at the console, then go on until stopped."""
+    import signal
+
+    from devnet.birth import Services
+    from devnet.living import Life
+    from devnet.network import Devnet
+
+    network = Devnet(home)
+    life = Life.over(network, Services(network).web.url, typer.echo)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: life.stop.set())
+    life.furnish()
+    if not once:
+        life.go_on()
+
+
+@app.command()
+def admit(
+    file: Annotated[
+        Path, typer.Argument(metavar="ENROLMENT", help="The file that the console's enrolment page offered.")
+    ],
+    home: HomeOption = None,
+) -> None:
+    """Put a new passkey in force by the commands that everybody uses: a roster version, four people's signatures, its delay.
+
+    Any person of the roster with a devnet's key files and clock could type them; nothing here goes round a rule.
+    """
+    from devnet.admitting import admit as put_in_force
+    from devnet.network import Devnet
+
+    try:
+        put_in_force(Devnet(home), file, _say)
+    except ChildProcessError as error:
+        raise _fail(error) from error
 
 
 if __name__ == "__main__":

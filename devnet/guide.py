@@ -15,15 +15,25 @@ _OUTSIDE = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
 """An address of nobody's in this deployment: the customer's own, somewhere else."""
 
 
-def guide(home: Path, url: str) -> Iterator[str]:
+def guide(home: Path, url: str, console: str) -> Iterator[str]:
     """The lines. `home` and `url` are named in them only where they are not what the commands assume by themselves."""
+    program = _near(Path(sys.executable).parent / "bulkhead")
+    there = "" if {home.absolute()} == {bulkhead_home().absolute(), home_folder(None)} else f" --home {_near(home)}"
+    yield ""
+    yield f"The console is {console}, and things wait there for Ana, who is of operations. Be Ana:"
+    yield f"  1. Open {console}/enrol?person=ana, make a passkey, download its file."
+    yield "     A browser that has no passkeys: Chromium's developer tools, More tools, WebAuthn, Enable virtual authenticator"
+    yield "     environment, Add (ctap2, internal, resident keys, user verification), and leave the tools open."
+    yield f"  2. {program} devnet admit{there} ~/Downloads/passkey-ana.json"
+    yield "     Four colleagues sign the roster that names your key, and a day of the devnet's clock goes by."
+    yield f"  3. Log in at {console}. The queue begins with what waits for you: read it, approve it, and watch it being paid."
     yield ""
     yield f"By hand, a line at a time; every key file asks for its password, which is: {PASSWORD}"
     if {home.absolute()} != {bulkhead_home().absolute(), home_folder(None)}:
         yield f"  export BULKHEAD_HOME={_near(home)}"
     if url != f"http://127.0.0.1:{API_PORT}":
         yield f"  export BULKHEAD_API={url}"
-    yield f"  b={_near(Path(sys.executable).parent / 'bulkhead')} k={_near(home / 'people')} to={_OUTSIDE}"
+    yield f"  b={program} k={_near(home / 'people')} to={_OUTSIDE}"
     yield "  # a customer, and 20 ETH of theirs"
     yield "  $b customer add zoe"
     yield f"  $b devnet pay $($b customer address zoe {EVM}) 20 ETH"

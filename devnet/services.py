@@ -14,6 +14,8 @@ import requests
 from devnet.pids import holds_port
 from devnet.processes import Command, Lifetime, Node, tail
 
+CONSOLE_PORT: Final = 8490
+"""Where a person looks for the console; passkeys are named for it, so that a devnet keeps the port it had first."""
 API_PORT: Final = 8480
 """Where a person looks for the API; a free port where somebody else listens there."""
 
@@ -99,6 +101,8 @@ class Loop(Service):
 class Web(Service):
     """The API on a port of 127.0.0.1, the same one again if it can be had. Ready once it takes signed requests."""
 
+    first_port = API_PORT
+
     @property
     def url(self) -> str:
         """Where clients reach it."""
@@ -133,7 +137,31 @@ class Web(Service):
 
     def _remembered_port(self) -> int | None:
         """The last one; at the first start the documented one, where the network lives on and a person will look for it."""
-        return super()._remembered_port() or (API_PORT if self.lifetime is Lifetime.DETACHED else None)
+        return super()._remembered_port() or (self.first_port if self.lifetime is Lifetime.DETACHED else None)
+
+
+class Console(Web):
+    """The treasury console, under the name that its passkeys are made for."""
+
+    first_port = CONSOLE_PORT
+
+    @property
+    def url(self) -> str:
+        """What browsers call it: passkeys are named for a host, and an address is none."""
+        return f"http://localhost:{self.port}"
+
+    def command(self) -> Command:
+        """`console serve` on the port that was settled."""
+        bare = super().command()
+        return Command([*bare.argv, "--origin", self.url], bare.environment)
+
+    def ready(self) -> bool:
+        """Whether its login page answers."""
+        try:
+            told = {"Host": self.url.removeprefix("http://")}
+            return requests.get(f"http://127.0.0.1:{self.port}/login", headers=told, timeout=2, proxies={"http": ""}).ok
+        except requests.RequestException:
+            return False
 
 
 def socket_path(folder: Path) -> Path:

@@ -129,12 +129,19 @@ def assets_named(row: Row[Any]) -> frozenset[str]:
     return frozenset({row.asset, intent.asset})
 
 
+@lru_cache(maxsize=2048)
+def _documents(where: str, body: str) -> tuple[Signed[Proposal], TransferIntent]:
+    """The documents of a row, remembered by their whole text: a transfer is read at each of its steps, and by every page and turn."""
+    found = _object(where, body)
+    return Signed.from_json(Proposal, found["proposal"]), TransferIntent.from_json(found["intent"])
+
+
 def _transfer(where: str, row: TransferRow | Row[Any]) -> Transfer:
-    body = _object(where, row.body)
+    proposal, intent = _documents(where, row.body)
     return Transfer(
         digest=row.digest,
-        proposal=Signed.from_json(Proposal, body["proposal"]),
-        intent=TransferIntent.from_json(body["intent"]),
+        proposal=proposal,
+        intent=intent,
         usd=row.usd,
         created_at=row.created_at,
         status=Status(row.status),

@@ -26,10 +26,11 @@ from custody.rules.transfers import Status, Transfer
 from devnet.birth import EVM
 from devnet.scenes.attacks import Attacker, claim_seats, refused
 from devnet.scenes.attacks_people import PAID, STAFF_WITHDRAWS
-from devnet.scenes.desk import DAY, Desk, find, outcome
+from devnet.scenes.desk import Desk, find, outcome
 from devnet.scenes.handed import next_anchor
 from devnet.scenes.stage import Stage
 from devnet.story import Story
+from devnet.treasury import DAY
 
 Change = Callable[[sqlite3.Connection], None]
 

@@ -28,9 +28,10 @@ from custody.rules.signatures import Signed
 from devnet.birth import EVM
 from devnet.people import PASSWORD
 from devnet.scenes.attacks import refused
-from devnet.scenes.desk import DAY, Desk, find
+from devnet.scenes.desk import Desk, find
 from devnet.scenes.stage import Stage
 from devnet.story import Story
+from devnet.treasury import DAY
 
 CUSTOMER: Final = "dora"
 ETHER: Final = 10**18

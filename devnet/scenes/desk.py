@@ -2,36 +2,32 @@
 """The backend's and the treasury's side of a stage: enrol, propose, approve, pass a day, let worker and watcher run."""
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from custody import parts
 from custody.attestor import RemoteAttestor
-from custody.flows.ports import Clock, UnitOfWork
-from custody.flows.proposals import approve, enrol, propose
+from custody.bootstrap import Deployment
+from custody.flows.kernel import Kernel
+from custody.flows.ports import UnitOfWork
 from custody.flows.worker import Parts
-from custody.rules.approvals import Approval
-from custody.rules.certificates import Enrolment
 from custody.rules.errors import CustodyError
 from custody.rules.facts import Purpose
-from custody.rules.intents import Proposal
 from custody.rules.refusals import Refused
-from custody.rules.signatures import Signed
 from custody.rules.transfers import Status, Transfer
-from custody.rules.wallets import Chain
 from custody.working import open_worker, work_once
+from devnet.people import Cast
 from devnet.prices import put_prices
 from devnet.scenes.stage import Stage
 from devnet.story import Story
+from devnet.treasury import DAY, Treasury
 
-DAY: Final = 86_400
 _ROUNDS: Final = 6
 
 
 @dataclass
-class Desk:
+class Desk(Treasury):
     """The backend's and the treasury's side of one stage, over the same flows that API and worker run."""
 
     stage: Stage
@@ -44,9 +40,22 @@ class Desk:
         return self.stage.worker
 
     @property
-    def clock(self) -> Clock:
+    def deployment(self) -> Deployment:
+        """The stage's."""
+        return self.stage.deployment
+
+    @property
+    def cast(self) -> Cast:
+        """The stage's people."""
+        return self.stage.world.cast
+
+    def kernel(self) -> Kernel:
+        """As the worker reads it."""
+        return self.worker.kernel()
+
+    def clock(self) -> int:
         """The statement's time."""
-        return self.worker.clock
+        return self.worker.clock()
 
     def attestor(self) -> RemoteAttestor:
         """The attestor with its clock."""
@@ -70,49 +79,11 @@ class Desk:
         deployment = self.stage.deployment
         put_prices(deployment.store, self.stage.world.cast, deployment.roster, self.clock())
 
-    def enrol(self, customer: str, chain: Chain, address: str) -> None:
-        """An address authority signs that this address is the customer's."""
-        deployment = self.stage.deployment
-        message = Enrolment(
-            chain.name, address, f"customer:{customer}", "customer_withdrawal", bytes(32), self.clock() + 900 * DAY
-        )
-        signed = self.stage.world.cast.sign(deployment.roster.domain, Signed(message, ()), ["hana"])
-        enrol(deployment.store, self.worker.kernel(), signed, self.clock())
-
     def propose(
         self, reference: str, customer: str, asset: str, units: int, destination: str, signer: str = "backend"
     ) -> Transfer:
         """A signed proposal of a customer's withdrawal."""
         return self.ask(reference, f"customer:{customer}", asset, units, destination, signer, Purpose.WITHDRAWAL)
-
-    def ask(
-        self, reference: str, account: str, asset: str, units: int, destination: str, signer: str, purpose: Purpose
-    ) -> Transfer:
-        """A signed proposal of any purpose."""
-        deployment = self.stage.deployment
-        chain = deployment.bundle.assets.get(asset).chain
-        until = self.clock() + 7 * DAY
-        message = Proposal(reference, account, chain.name, asset, units, destination, purpose.value, until)
-        signed = self.stage.world.cast.sign(deployment.roster.domain, Signed(message, ()), [signer])
-        return propose(deployment.store, self.worker.kernel(), signed, reference, self.clock(), os.urandom(10))
-
-    def approve(self, transfer: Transfer, person: str) -> set[str]:
-        """A person's own signature over the intent's digest; the rules that refuse it, where they do."""
-        deployment, cast = self.stage.deployment, self.stage.world.cast
-        digest = deployment.roster.domain.digest(transfer.intent)
-        try:
-            signature = cast.people[person].sign(digest)
-            approve(deployment.store, self.worker.kernel(), Approval(digest, person, signature), self.clock())
-        except Refused as refused:
-            return {str(refusal.rule) for refusal in refused.refusals}
-        return set()
-
-    def now(self, transfer: Transfer) -> Transfer:
-        """The transfer as it stands."""
-        found = self.stage.deployment.store.read(lambda work: work.transfers.get(transfer.digest))
-        if found is None:
-            raise LookupError(transfer.intent.id)
-        return found
 
     def work(self, story: Story, *transfers: Transfer) -> None:
         """Worker and watcher, with blocks between, until these transfers end or nothing moves."""

@@ -33,8 +33,8 @@ from devnet.birth import BITCOIN, EVM
 from devnet.contracts import mint, transfer
 from devnet.prices import put_prices, told_time
 from devnet.scenes.backend import Office
-from devnet.scenes.desk import DAY
 from devnet.scenes.stage import Stage
+from devnet.treasury import DAY
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import pytest
 import requests
@@ -20,6 +20,9 @@ import requests
 from devnet import openbao
 
 _READ: Final = 8 << 20
+_PAGE: Final = 4096
+_TAIL: Final = 256
+"""Bytes of a piece that the next one begins with, since a key may lie across."""
 _REGION: Final = re.compile(r"([0-9a-f]+)-([0-9a-f]+) (r?)")
 _PRESENT: Final = re.compile(r"(?:Rss|Swap): +([1-9][0-9]*) kB")
 
@@ -90,13 +93,26 @@ def regions(pid: int) -> Iterator[tuple[int, int]]:
 def memory(pid: int) -> Iterator[bytes]:
     """A process's readable memory, in overlapping pieces, and its environment."""
     yield Path(f"/proc/{pid}/environ").read_bytes()
-    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as file:
-        for at, end in regions(pid):
-            while at < end:
+    place = Path(f"/proc/{pid}")
+    with (place / "mem").open("rb", buffering=0) as file, (place / "pagemap").open("rb", buffering=0) as pages:
+        for start, end in regions(pid):
+            tail = b""
+            for at in range(start, end, _READ):  # none twice: reading a page makes it present
+                size = min(_READ, end - at)
+                piece = b""
                 with suppress(OSError, ValueError):  # a page that cannot be read
-                    file.seek(at)
-                    yield file.read(min(_READ, end - at))
-                at += _READ - 256  # noqa: PLW2901 - onwards
+                    if is_present(pages, at, size):
+                        file.seek(at)
+                        piece = file.read(size)
+                if piece:
+                    yield tail + piece
+                tail = piece[-_TAIL:]
+
+
+def is_present(pages: IO[bytes], at: int, size: int) -> bool:
+    """Whether any page is in memory or in swap: some libraries reserve a hundred gigabytes of nothing in one region (kernel: pagemap)."""
+    pages.seek(at // _PAGE * 8)
+    return any(flags & 0xC0 for flags in set(pages.read(size // _PAGE * 8)[7::8]))
 
 
 def main() -> None:

@@ -153,10 +153,13 @@ def test_the_guide_names_only_what_differs(tmp_path: Path, monkeypatch: pytest.M
     checkout = Path(__file__).resolve().parents[2]
     monkeypatch.delenv("BULKHEAD_HOME", raising=False)
     monkeypatch.chdir(checkout)
-    lines = list(guide(checkout / ".bulkhead", f"http://127.0.0.1:{API_PORT}"))
+    lines = list(guide(checkout / ".bulkhead", f"http://127.0.0.1:{API_PORT}", "http://localhost:8490"))
     assert not [line for line in lines if "export" in line]
     assert [line for line in lines if " k=.bulkhead/people " in line]
     monkeypatch.chdir(tmp_path)
-    elsewhere = "\n".join(guide(tmp_path / "other", "http://127.0.0.1:9999"))
+    elsewhere = "\n".join(guide(tmp_path / "other", "http://127.0.0.1:9999", "http://localhost:9998"))
     assert "export BULKHEAD_HOME=other" in elsewhere
     assert "export BULKHEAD_API=http://127.0.0.1:9999" in elsewhere
+    assert "devnet admit --home other " in elsewhere
+    assert "http://localhost:9998/enrol?person=ana" in elsewhere
+    assert [line for line in lines if "devnet admit ~/" in line]
