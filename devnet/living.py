@@ -20,7 +20,7 @@ from typing import Final, Self
 
 from eth_account import Account
 
-from api.client import ApiClient
+from api.client import ApiClient, Json
 from custody.bootstrap import Deployment, open_deployment
 from custody.chains.addresses import ChainDeriver
 from custody.flows import gathering
@@ -213,11 +213,14 @@ class Life(Treasury):
     # what goes on
 
     def go_on(self) -> None:
-        """Blocks, deposits, small withdrawals that nobody is asked about, and now and then a larger one, until stopped."""
+        """Blocks, deposits, small withdrawals that nobody is asked about, and larger ones for people to decide about, until stopped."""
         while not self.stop.wait(BLOCK):
             try:
                 hands.mine(self.net, 1)
-                self.happen(self.dice.randrange(6))
+                self.renew()
+                self.happen(self.dice.randrange(5))
+                if len(self._waiting()) < WAITING:
+                    self.larger()
             except CustodyError as error:  # as worker and watcher: said, and tried again
                 self.say(f"not now: {error}")
 
@@ -228,10 +231,23 @@ class Life(Treasury):
             self.deposit(customer, *self.dice.choice((("ETH", "0.35"), ("BTC", "0.02"), ("USDX", "750"))))
         elif what == 1:
             self.withdraw(customer, *self.dice.choice((("0.25", "ETH"), ("0.01", "BTC"), ("400", "USDX"))))
-        elif what == 2 and self._waiting() < WAITING:
-            made = self.withdraw(self.dice.choice(LARGE), str(self.dice.randrange(6, 12)), "ETH")
-            if made.status is Status.PENDING_AUTHORIZATION:
-                self._approved(made, self.dice.choice(("cleo", "bo")))
+
+    def renew(self) -> None:
+        """What waits under an earlier roster is asked for again under the newest: a newcomer's key decides about nothing older than it."""
+        newest = str(self.kernel().roster.version.version)
+        for old in self._waiting():
+            if old["intent"]["roster"] != newest:
+                self._backend.cancel(old["id"], "asked for again under the new roster", self.cast.programs["backend"])
+                customer = str(old["account"]).partition(":")[2]
+                self._first_yes(self.withdraw(customer, str(old["amount"]), str(old["asset"])))
+
+    def larger(self) -> None:
+        """A withdrawal that people are asked about; one of risk or of operations has said yes."""
+        self._first_yes(self.withdraw(self.dice.choice(LARGE), str(self.dice.randrange(6, 12)), "ETH"))
+
+    def _first_yes(self, made: Transfer) -> None:
+        if made.status is Status.PENDING_AUTHORIZATION:
+            self._approved(made, self.dice.choice(("cleo", "cleo", "bo")))
 
     def deposit(self, customer: str, asset: str, amount: str) -> None:
         """Somebody who is nobody to us pays the customer's address."""
@@ -254,8 +270,10 @@ class Life(Treasury):
 
     # the steps inside
 
-    def _waiting(self) -> int:
-        return sum(1 for _ in self._backend.transfers(status=Status.PENDING_AUTHORIZATION.value))
+    def _waiting(self) -> list[Json]:
+        """Customers' withdrawals that wait for people."""
+        found = self._backend.transfers(status=Status.PENDING_AUTHORIZATION.value)
+        return [each for each in found if each["purpose"] == Purpose.WITHDRAWAL.value]
 
     def _approved(self, transfer: Transfer, *people: str) -> None:
         for person in people:

@@ -17,6 +17,7 @@ from custody.rules.errors import InvalidInput
 from custody.rules.json_text import read_json
 from custody.rules.passkeys import PASSKEY, Passkey, signature_of
 from custody.rules.refusals import Refusal, Refused, Rule
+from custody.rules.roster import Roster
 from custody.rules.signatures import Signature, Signed
 from custody.rules.typed import Struct
 from custody.rules.webauthn import challenge_of, origin_hash
@@ -27,12 +28,16 @@ _MESSAGE_MOST = 64 * 1024
 
 @dataclass(frozen=True)
 class Ask:
-    """A message with its digest, and the browser's options in JSON; `possible` is False for somebody without a passkey here."""
+    """A message with its digest, and the browser's options in JSON; `possible` is False for somebody without a passkey that counts.
+
+    `younger` says that there is one, and that the roster under which the message was made does not know it.
+    """
 
     message: Struct
     digest: bytes
     options: str
     possible: bool
+    younger: bool = False
 
     @property
     def kind(self) -> str:
@@ -45,12 +50,13 @@ class Ask:
         return json.dumps(self.message.to_json(), separators=(",", ":"))
 
 
-def ask_for(desk: Desk, message: Struct) -> Ask:
-    """What this person's passkeys are asked, each named for this very page."""
+def ask_for(desk: Desk, message: Struct, pinned: Roster | None = None) -> Ask:
+    """What this person's passkeys are asked, each named for this very page, and known to the `pinned` roster where one is named."""
     digest = desk.roster.domain.digest(message)
-    mine = passkeys_of(desk)
+    here = passkeys_of(desk)
+    mine = [held for held in here if pinned is None or held.key in pinned.people_by_key]
     options = json.dumps(passkeys.request_options(digest, desk.parts.origin, mine))
-    return Ask(message, digest, options, bool(mine))
+    return Ask(message, digest, options, bool(mine), younger=bool(here) and not mine)
 
 
 def passkeys_of(desk: Desk) -> Sequence[Passkey]:

@@ -173,7 +173,12 @@ def fills(person: Person, asked: Requirement, approvers: Collection[str], initia
     if person.id == initiator or person.id in before or not mine & {group for group, _ in asked.approvals}:
         return False
     after = {**before, person.id: mine}
-    return len(unfilled(asked, after)) < len(unfilled(asked, before)) or len(before) < asked.people
+    return _lacking(asked, after) < _lacking(asked, before)
+
+
+def _lacking(asked: Requirement, approvers: dict[str, frozenset[str]]) -> int:
+    """How many more people it takes at the least."""
+    return max(len(unfilled(asked, approvers)), asked.people - len(approvers))
 
 
 def _coverage(kernel: Kernel, seen: Review) -> Sequence[Covered] | None:

@@ -136,6 +136,12 @@ def _documents(where: str, body: str) -> tuple[Signed[Proposal], TransferIntent]
     return Signed.from_json(Proposal, found["proposal"]), TransferIntent.from_json(found["intent"])
 
 
+@lru_cache(maxsize=2048)
+def _decision(where: str, text_: str) -> Mapping[str, object]:
+    """Policy's answer of a row, remembered as its documents are; nobody writes into it."""
+    return _object(where, text_)
+
+
 def _transfer(where: str, row: TransferRow | Row[Any]) -> Transfer:
     proposal, intent = _documents(where, row.body)
     return Transfer(
@@ -149,7 +155,7 @@ def _transfer(where: str, row: TransferRow | Row[Any]) -> Transfer:
         waiting_for=row.waiting_for,
         hold=row.hold,
         live=bool(row.live),
-        decision=_object(where, row.decision) if row.decision else None,
+        decision=_decision(where, row.decision) if row.decision else None,
         moved_at=row.moved_at,
     )
 

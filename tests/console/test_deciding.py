@@ -3,10 +3,13 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 from custody.rules.transfers import Status, SubStatus
 from tests.console.browsing import Seat
-from tests.console.world import World
+from tests.console.calling import Caller, answer_of, rule_of
+from tests.console.conftest import free_port
+from tests.console.world import World, serving
 
 Seats = Callable[[str], Seat]
 HOUR = 3600
@@ -46,6 +49,33 @@ def test_the_queue_sorts_by_whom_it_waits_for_and_follows_by_itself(world: World
     approve(seats("cleo"), transfer.intent.id)
     ana.locator(f'section[aria-labelledby="part-way"] {link}').wait_for(timeout=10_000)
     assert seats("ana").faults == []
+
+
+def test_whoever_fills_no_place_is_not_asked(world: World, seats: Seats) -> None:
+    """Once Bo of operations has said yes, Ana of operations is one of many: it waits for risk, and not for her."""
+    transfer = world.propose("19")
+    world.approve_by_keystore(transfer, "bo")
+    link = f'a[href="/transfers/{transfer.intent.id}"]'
+    assert seats("ana").goto("/queue").locator(f'section[aria-labelledby="part-others"] {link}').count() == 1
+    assert seats("cleo").goto("/queue").locator(f'section[aria-labelledby="part-me"] {link}').count() == 1
+    seats("ana").goto(f"/transfers/{transfer.intent.id}")
+    assert "Your approval would fill no slot" in seats("ana").text()
+
+
+def test_a_passkey_decides_nothing_that_is_older_than_it(tmp_path: Path) -> None:
+    """Asked for under the roster before it: the page offers the keystore, and a yes by passkey is refused all the same."""
+    with serving(World(tmp_path, free_port())) as own:
+        transfer = own.propose("18")
+        own.replace_passkey("ana")
+        ana = Caller(own, "ana").log_in()
+        page = ana.get(f"/transfers/{transfer.intent.id}").text
+        assert "Approve with my passkey" not in page
+        assert "which does not know your passkey" in page
+        refused = ana.approve(transfer, answer_of(own.passkeys["ana"], transfer.digest))
+        assert rule_of(refused) == "signer_not_in_roster"
+        own.approve_by_keystore(transfer, "ana")
+        assert [a.person for a in own.approvals(transfer)] == ["ana"]
+        assert "Approve with my passkey" in ana.get(f"/transfers/{own.propose('18').intent.id}").text
 
 
 def test_a_rejection_is_signed_with_its_reason_and_ends_it(world: World, seats: Seats) -> None:

@@ -101,6 +101,8 @@ class World:
     port: int
     clock: Clock = field(default_factory=Clock)
     wall: Clock = field(default_factory=Clock)
+    earlier: tuple[Roster, ...] = ()
+    """Versions between the first and the newest."""
     _number: int = 0
     _turn: Any = field(default_factory=threading.Lock)
 
@@ -167,6 +169,17 @@ class World:
             signed_by(version, world().domain, [secp256k1(name) for name in PEOPLE]), first.domain.genesis, (first,)
         )
 
+    def replace_passkey(self, person: str) -> None:
+        """The next roster version: this person has another passkey, and the old one is gone."""
+        old, made = self.roster, Authenticator(f"{person}'s next passkey", self.origin)
+        people = tuple(replace(p, keys=(p.keys[0], made.key)) if p.id == person else p for p in old.version.people)
+        version = replace(old.version, version=3, previous=old.version.struct_hash, people=people)
+        signed = signed_by(version, world().domain, [secp256k1(name) for name in PEOPLE])
+        self.earlier, self.passkeys = (old,), {**self.passkeys, person: made}
+        self.roster = Roster(signed, old.domain.genesis, (treasury.roster(), old))
+        held = Passkey(person, made.key, made.credential_id, ("internal",))
+        self.store.run(lambda work: work.documents.put(PASSKEY, str(held.key), held.to_json()))
+
     @cached_property
     def policies(self) -> Policies:
         """The shipped bundle in force."""
@@ -179,7 +192,7 @@ class World:
         base = treasury.kernel(policies=self.policies)
         return replace(
             base,
-            rosters=(treasury.roster(), self.roster),
+            rosters=(treasury.roster(), *self.earlier, self.roster),
             freezes=known,
             frozen_by=self.freezes.people,
         )
