@@ -217,6 +217,7 @@ class Life(Treasury):
         while not self.stop.wait(BLOCK):
             try:
                 hands.mine(self.net, 1)
+                self._backend.statement()  # asked for as people would, so that coverage has a past
                 self.renew()
                 self.happen(self.dice.randrange(5))
                 if len(self._waiting()) < WAITING:

@@ -60,8 +60,8 @@ class Kernel:
         return tuple(wallet for wallet in self.inventory.on(chain) if wallet.tier is tier)
 
     def frozen(self, scopes: set[str], now: int) -> Freeze | None:
-        """A freeze in force that covers one of these scopes."""
-        return next((f for f in self.freezes if f.from_time <= now < f.lapses and f.scope in scopes | {"all"}), None)
+        """A freeze in force that covers one of these scopes: from when it is known, since the clock of whoever signed it may be ahead."""
+        return next((f for f in self.freezes if now < f.lapses and f.scope in scopes | {"all"}), None)
 
     def freeze_of(self, intent: TransferIntent, now: int) -> Freeze | None:
         """A freeze in force of an intent's account, chain or wallet."""

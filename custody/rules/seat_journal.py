@@ -161,8 +161,8 @@ class SeatJournal:
         return self.state.head if position == self.state.position else dict(self.heads).get(position)
 
     def frozen(self, now: int) -> Iterator[Freeze]:
-        """The freezes that are in force at a time."""
-        return (f.message for f in self.freezes if f.message.from_time <= now < f.message.lapses)
+        """The freezes that are in force at a time: each from when it was taken, whatever the clock of whoever signed it said."""
+        return (f.message for f in self.freezes if now < f.message.lapses)
 
     def apply(self, record: SigningRecord) -> "SeatJournal":
         """The journal with one more signed payload. Pure, and does not judge: `seat.decide` made the record."""

@@ -9,13 +9,16 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pytest
 from eth_account import Account
 
+from api.console.registry import all_pages
 from custody.activating import Carrier, activate_policy
 from custody.bootstrap import open_deployment
 from custody.rules.governance import PolicyActivation
@@ -31,8 +34,10 @@ from devnet.scenes.desk import Desk
 from devnet.scenes.stage import Stage
 from devnet.story import Story
 from policies.bundle import from_json, load
+from tests.console.calling import Caller, answer_of, rule_of
 from tests.devnet import browsing
 from tests.devnet.passkey_walk import walk
+from tests.fakes.authenticator import Authenticator
 from tests.fakes.canary import showing_root
 
 pytestmark = pytest.mark.timeout(900)  # the first test plays the whole demonstration, beside another worker's tests
@@ -253,8 +258,8 @@ def test_a_wallet_by_commands(played: tuple[Stage, Story], tmp_path: Path) -> No
     assert "vendor_float" in bulkhead(stage, "wallets").stdout
 
 
-def test_a_withdrawal_by_hand(played: tuple[Stage, Story]) -> None:
-    """What `make up` leaves living, and the commands it ends with: enrol, propose over the API, approve twice, complete."""
+def test_a_withdrawal_by_hand(played: tuple[Stage, Story], tmp_path: Path) -> None:
+    """What `make up` leaves living, and what it ends with: enrol, propose over the API, approve twice, complete; and the console."""
     stage, _ = played
     services, people = stage.world.services, stage.world.net.home / "people"
     to, password = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8", str(people / "password")
@@ -265,7 +270,7 @@ def test_a_withdrawal_by_hand(played: tuple[Stage, Story]) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout.strip()
 
-    services.start(services.loops)
+    services.start([*services.loops, *services.shown])
     try:
         services.check_living()
         run("customer", "add", "zoe")
@@ -280,12 +285,62 @@ def test_a_withdrawal_by_hand(played: tuple[Stage, Story]) -> None:
         deadline = time.monotonic() + 120
         while f"{made}  COMPLETED" not in (told := run("transfers", "--all")) and time.monotonic() < deadline:
             run("devnet", "mine", "4")
-        assert f"{made}  COMPLETED" in told
+        assert f"{made}  COMPLETED" in told, told
         assert "quoted ETH, BTC" in services.feeders.log.read_text()
+        newcomer(stage, tmp_path, run)
         services.check_living()
     finally:
-        for loop in services.loops:
-            loop.stop()
+        for service in (*reversed(services.shown), *services.loops):
+            service.stop()
+
+
+def newcomer(stage: Stage, folder: Path, run: Callable[..., str]) -> None:
+    """Bo makes a passkey for the console that is left living, is admitted by the command, logs in, and approves what waits for him."""
+    services = stage.world.services
+    life, place = services.life, Newcomer(services.console.url, f"http://127.0.0.1:{services.console.port}")
+    wait_for(lambda: "a stricter bundle" in life.log.read_text())
+    assert not [line for line in life.log.read_text().splitlines() if not line.endswith(" s")], life.log.read_text()
+    enrolment, challenge = folder / "passkey-bo.json", os.urandom(32)
+    told = {"type": "PasskeyEnrolment", "person": "bo", "origin": place.origin, "challenge": "0x" + challenge.hex()}
+    enrolment.write_text(json.dumps({**told, "response": place.passkeys["bo"].registration(challenge)}))
+    run("devnet", "admit", str(enrolment))
+    bo = Caller(place, "bo").log_in()
+    pages = [page.path for page in all_pages() if page.label]
+    assert {path: bo.get(path).status_code for path in pages} == dict.fromkeys(pages, 200)
+    part = r'(?s)aria-labelledby="part-me".*?</section>'
+    wait_for(lambda: bool(re.search(part, bo.get("/queue").text)))
+    deployment, done = stage.deployment, False
+    for named in re.findall(r'href="/transfers/([0-9a-f-]+)"', re.search(part, bo.get("/queue").text)[0]):  # type: ignore[index]
+        transfer = deployment.store.read(lambda work, id_=named: work.transfers.find(id_))  # type: ignore[misc]
+        page = bo.get(f"/transfers/{named}").text
+        if transfer is not None and "Approve with my passkey" in page and "<b>1 of operations</b>" in page:
+            answer = bo.approve(transfer, answer_of(place.passkeys["bo"], transfer.digest))
+            assert answer.status_code == 303, rule_of(answer)
+            wait_for(lambda id_=named: f"{id_}  COMPLETED" in run("transfers", "--all"))  # type: ignore[misc]
+            done = True
+            break
+    assert done, bo.get("/queue").text
+
+
+@dataclass
+class Newcomer:
+    """The console as a browser on this machine finds it, and one passkey for it."""
+
+    origin: str
+    url: str
+
+    @cached_property
+    def passkeys(self) -> Mapping[str, Authenticator]:
+        """Bo's."""
+        return {"bo": Authenticator("bo's telephone", self.origin)}
+
+
+def wait_for(holds: Callable[[], bool]) -> None:
+    """Within two minutes."""
+    deadline = time.monotonic() + 120
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(1)
 
 
 def test_no_private_key_in_any_file_but_key_files(played: tuple[Stage, Story]) -> None:

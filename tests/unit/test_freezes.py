@@ -156,6 +156,18 @@ def test_it_stops_authorization_and_lapses() -> None:
     assert isinstance(shop.authorize(transfer), SigningPermit)
 
 
+def test_a_freeze_from_a_clock_that_is_ahead_stops_at_once() -> None:
+    """Who signed it may be seconds ahead of the worker: coins of theirs do not leave in between, nor does their wallet wait for them."""
+    mirror = Mirror()
+    shop = mirror.shop
+    transfer = shop.approve(shop.propose(), "ana", "bo")
+    mirror.freeze(frozen(start=NOW + 5, lapses=NOW + 600))
+    shop.kernel = mirror.kernel()
+    withheld = shop.authorize(transfer)
+    assert isinstance(withheld, Withheld)
+    assert {r.rule for r in withheld.refusals[transfer.digest]} == {Rule.FROZEN}
+
+
 def test_a_proposal_under_a_freeze_is_parked() -> None:
     """Taken and held for, BLOCKED until when and by whom; a yes is kept; after the freeze it stands with the people who are missing."""
     mirror = Mirror()
@@ -390,6 +402,14 @@ def rules_at(house: Seated) -> set[Rule]:
     except Refused as error:
         return set(rules_of(error))
     return set()
+
+
+def test_a_seat_holds_to_a_freeze_from_when_it_has_it(house: Seated) -> None:
+    """Signed by a clock that is seconds ahead of the seat's: refused from now on, not from then on."""
+    domain, later = house.world.domain, LATER + 30
+    message = Freeze("customer:ada", "phone stolen", later, later + 600)
+    house.hosts["hot-1"].freeze(signed_by(message, domain, [secp256k1("bo")]))
+    assert rules_at(house) == {Rule.FROZEN}
 
 
 def test_freezing_from_the_console(house: Seated, desk: Desk) -> None:
