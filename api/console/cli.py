@@ -28,6 +28,14 @@ def serve(
     ] = "",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port.")] = 8490,
     host: Annotated[str, typer.Option(help="Address; loopback, behind whatever ends TLS.")] = "127.0.0.1",
+    oidc_issuer: Annotated[
+        str, typer.Option(help="An identity provider that may say who somebody is; it approves nothing.")
+    ] = "",
+    oidc_client: Annotated[str, typer.Option(help="This console's client id there.")] = "",
+    oidc_secret_file: Annotated[Path | None, typer.Option(help="Its secret, where it has one.")] = None,
+    oidc_claim: Annotated[
+        str, typer.Option(help="The claim whose value is a person's id in the roster.")
+    ] = "preferred_username",
     home: Annotated[
         str | None, typer.Option("--home", help="The deployment's folder; BULKHEAD_HOME or ./.bulkhead if not given.")
     ] = None,
@@ -46,7 +54,13 @@ def serve(
     named = origin or f"http://localhost:{port}"
     folder = home_folder(home)
     deriver = RemoteDeriver(Path(Settings.load(folder).deriver_socket))
-    application = create_console(ConsoleParts(open_parts(folder), named, deriver.decode))
+    provider = None
+    if oidc_issuer:
+        from api.console.oidc import Provider
+
+        secret = "" if oidc_secret_file is None else oidc_secret_file.read_text(encoding="ascii").strip()
+        provider = Provider(oidc_issuer, oidc_client, secret, oidc_claim)
+    application = create_console(ConsoleParts(open_parts(folder), named, deriver.decode, provider))
     typer.echo(f"the console is {named}", err=True)
     uvicorn.run(
         application,

@@ -3,9 +3,10 @@
 
 import json
 import re
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
+from urllib.parse import urlencode, urlsplit
 
-from fastapi import APIRouter, Form, Request
+from fastapi import APIRouter, Form, Query, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Match
 
@@ -20,6 +21,7 @@ from api.console.sessions import (
     form_token,
     is_token_of,
     log_in,
+    log_in_as,
     session_of,
     step_up,
     waiting,
@@ -32,11 +34,15 @@ from custody.rules.refusals import Refusal, Refused, Rule
 from custody.rules.signatures import Key
 from custody.rules.webauthn import challenge_of
 
+if TYPE_CHECKING:
+    from api.console.oidc import Provider
+
 router = APIRouter()
 HOME: Final = "/queue"
 _PATH: Final = re.compile(r"/[a-z0-9][a-z0-9/-]{0,120}")
 _SEE_OTHER: Final = 303
 _ANSWER_MOST: Final = 8192
+_Word = Annotated[str, Query(max_length=2048)]
 
 
 def address(path: str) -> str:
@@ -79,6 +85,7 @@ def get_login(request: Request, next: str = "") -> Response:  # noqa: A002  # wh
         "genesis": parts.api.roster().domain.genesis,
         "options": json.dumps(passkeys.request_options(digest, parts.origin)),
         "onward": onward,
+        "provider": "" if parts.oidc is None else urlsplit(parts.oidc.issuer).netloc,
         "token": form_token(step.secret),
     }
     body = environment().get_template("login.html").render(**{**signed_out_context(parts), **told})
@@ -106,6 +113,46 @@ def post_login(
     response = RedirectResponse(next if _is_page(next) else HOME, _SEE_OTHER)
     _give(response, parts, fresh, WHOLE)
     return response
+
+
+@router.get("/login/oidc")
+def get_oidc(request: Request, next: str = "") -> Response:  # noqa: A002  # what stands in the address
+    """To the identity provider, for a browser that stands at the login page. What it answers opens a session and approves nothing."""
+    parts, secret = parts_of(request), secret_of(request)
+    provider = _provider(parts)
+    if not secret or waiting(parts, secret) is None:
+        return RedirectResponse(address(next), _SEE_OTHER)
+    return RedirectResponse(provider.leave_for(parts.origin, secret), _SEE_OTHER)
+
+
+@router.get("/login/oidc/back")
+def get_oidc_back(request: Request, state: _Word = "", code: _Word = "") -> Response:
+    """From the provider. Its redirect carries no cookie of ours (SameSite=Strict), so that a page of ours goes on by itself."""
+    _provider(parts_of(request))
+    onward = f"/login/oidc/done?{urlencode({'state': state, 'code': code})}"
+    context = {**signed_out_context(parts_of(request)), "onward": onward}
+    return HTMLResponse(environment().get_template("onward.html").render(**context))
+
+
+@router.get("/login/oidc/done")
+def get_oidc_done(request: Request, state: _Word = "", code: _Word = "") -> Response:
+    """What the provider vouched for, taken for the browser that asked, once."""
+    parts, secret = parts_of(request), secret_of(request)
+    provider = _provider(parts)
+    if not secret or waiting(parts, secret, 0) is None:
+        want = "the browser whose login page asked, within minutes: open it again"
+        raise Refused([Refusal(Rule.EXPIRED, document="Login", want=want)])
+    who = provider.who(parts.origin, secret, state, code, parts.api.wall())
+    fresh, _person = log_in_as(parts, secret, who, provider.issuer)
+    response = RedirectResponse(HOME, _SEE_OTHER)
+    _give(response, parts, fresh, WHOLE)
+    return response
+
+
+def _provider(parts: ConsoleParts) -> "Provider":
+    if parts.oidc is None:
+        raise Refused([Refusal(Rule.NO_ROUTE, want="the passkey: this console has no identity provider")])
+    return parts.oidc
 
 
 @router.post("/logout")

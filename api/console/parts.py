@@ -3,6 +3,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from api.deriving import Draft
 from api.parts import ApiParts
@@ -10,6 +11,9 @@ from custody.flows.inventory import Wallet
 from custody.rules.amounts import Assets
 from custody.rules.payments import UnsignedPayout
 from custody.rules.webauthn import origin_host
+
+if TYPE_CHECKING:
+    from api.console.oidc import Provider
 
 Decode = Callable[[UnsignedPayout, Wallet, Sequence[Wallet], Assets], Draft]
 """What an unsigned payload does, for a page; raises Unavailable."""
@@ -22,6 +26,8 @@ class ConsoleParts:
     api: ApiParts
     origin: str
     decode: Decode
+    oidc: "Provider | None" = None
+    """Who else may say who somebody is; its library is loaded only where one is named."""
 
     def __post_init__(self) -> None:
         origin_host(self.origin)

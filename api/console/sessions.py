@@ -11,7 +11,7 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
@@ -105,11 +105,11 @@ def step_up(parts: ConsoleParts) -> Doorstep:
     return Doorstep(secret, login)
 
 
-def waiting(parts: ConsoleParts, secret: str) -> Doorstep | None:
-    """The login that this browser is asked for already, where it is still good for half its time: a second tab asks for the same."""
+def waiting(parts: ConsoleParts, secret: str, still: int = LOGIN_MOST // 2) -> Doorstep | None:
+    """The login that this browser is asked for already, where it is good for `still` seconds more: a second tab asks for the same."""
     name, wall = _name(secret), parts.api.wall()
     visit = parts.api.store.read(lambda work: work.visits.get(name))
-    if visit is None or visit.person or visit.until - LOGIN_MOST // 2 <= wall:
+    if visit is None or visit.person or visit.until - still <= wall:
         return None
     return Doorstep(secret, Login.from_json(json.loads(visit.login)))
 
@@ -120,24 +120,63 @@ def log_in(parts: ConsoleParts, secret: str, signature: Signature) -> tuple[str,
     fresh = _drawn(parts)
 
     def work(work: UnitOfWork) -> tuple[Person | None, tuple[Refusal, ...]]:
-        asked = work.visits.get(name)
-        if asked is None or asked.person or asked.until <= wall or not work.visits.end(name):
-            want = "a login that this browser was asked for, and once"
-            return None, (Refusal(Rule.EXPIRED, document="Login", want=want),)
+        asked = _use_up(work, name, wall)
+        if asked is None:
+            return None, (_unasked(),)
         login = Login.from_json(json.loads(asked.login))
         found = who_logs_in(Signed(login, (signature,)), login, roster, now)
         if not isinstance(found, Person):
             return None, found  # and the login is used up: it is asked for anew
-        for old in work.visits.of(found.id)[MOST - 1 :]:
-            work.visits.end(old.name)
-        told = json.dumps({"key": str(signature.key)})
-        work.visits.add(Visit(_name(fresh), found.id, told, wall, wall, wall + WHOLE))
+        _begin(work, fresh, found, {"key": str(signature.key)}, wall)
         return found, ()
 
     person, refusals = parts.api.store.run(work)
     if person is None:
         raise Refused(refusals)
     return fresh, person
+
+
+def log_in_as(parts: ConsoleParts, secret: str, who: str, issuer: str) -> tuple[str, Person]:
+    """The new session's secret for a person that an identity provider vouched for. The login that was asked for is used up.
+
+    Raises Refused: expired (nothing was asked of this browser), signer_not_in_roster, signer_expired.
+    """
+    name, wall, now, roster = _name(secret), parts.api.wall(), parts.api.clock(), parts.api.roster()
+    fresh = _drawn(parts)
+
+    def work(work: UnitOfWork) -> tuple[Person | None, tuple[Refusal, ...]]:
+        if not _use_up(work, name, wall):
+            return None, (_unasked(),)
+        person = next((p for p in roster.version.people if p.id == who), None)
+        if person is None:
+            return None, (Refusal(Rule.SIGNER_UNKNOWN, person=who[:80], want="a person of the newest roster"),)
+        if person.expires <= now:
+            return None, (Refusal(Rule.SIGNER_EXPIRED, person=who, expired=person.expires, now=now),)
+        _begin(work, fresh, person, {"issuer": issuer}, wall)
+        return person, ()
+
+    person, refusals = parts.api.store.run(work)
+    if person is None:
+        raise Refused(refusals)
+    return fresh, person
+
+
+def _use_up(work: UnitOfWork, name: bytes, wall: int) -> Visit | None:
+    """The login that this browser was asked for, which nobody answers twice; None where there is none."""
+    asked = work.visits.get(name)
+    if asked is None or asked.person or asked.until <= wall or not work.visits.end(name):
+        return None
+    return asked
+
+
+def _unasked() -> Refusal:
+    return Refusal(Rule.EXPIRED, document="Login", want="a login that this browser was asked for, and once")
+
+
+def _begin(work: UnitOfWork, fresh: str, person: Person, by: Mapping[str, str], wall: int) -> None:
+    for old in work.visits.of(person.id)[MOST - 1 :]:
+        work.visits.end(old.name)
+    work.visits.add(Visit(_name(fresh), person.id, json.dumps(dict(by)), wall, wall, wall + WHOLE))
 
 
 def session_of(parts: ConsoleParts, secret: str) -> Session | None:
@@ -148,8 +187,8 @@ def session_of(parts: ConsoleParts, secret: str) -> Session | None:
         return None
     roster, now = parts.api.roster(), parts.api.clock()
     person = next((p for p in roster.version.people if p.id == visit.person and p.expires > now), None)
-    if person is None or _key(visit) not in {str(key) for key in person.keys}:
-        return None  # a key that was taken out of the roster opens nothing any more, at once
+    if person is None or not _stands(parts, visit, person):
+        return None
     if wall - visit.seen >= _NOTED:
         parts.api.store.run(lambda work: work.visits.see(name, wall))
     return Session(name, person, form_token(secret), visit.begun, visit.until)
@@ -182,8 +221,12 @@ def key_from(text: str) -> Key:
         raise InvalidInput("key", Rule.MALFORMED, text[:80], "scheme:0x…") from error
 
 
-def _key(visit: Visit) -> str:
-    return str(json.loads(visit.login).get("key", ""))
+def _stands(parts: ConsoleParts, visit: Visit, person: Person) -> bool:
+    """Whether what opened a session still would: a key that left the roster, or a provider that is none of ours any more, does not."""
+    by = json.loads(visit.login)
+    if "issuer" in by:
+        return parts.oidc is not None and by["issuer"] == parts.oidc.issuer
+    return by.get("key", "") in {str(key) for key in person.keys}
 
 
 def _drawn(parts: ConsoleParts) -> str:
