@@ -5,12 +5,25 @@ The console stands here as behind a proxy that ends TLS, under the origin that g
 """
 
 import json
+import os
 import secrets
+import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import pytest
+import uvicorn
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+from playwright.sync_api import sync_playwright
 
 from api.console.app import create_console
 from api.console.parts import ConsoleParts
@@ -20,6 +33,8 @@ from custody.rules.passkeys import PASSKEY, Passkey
 from custody.rules.seat_request import Request
 from custody.rules.signatures import Scheme
 from custody.rules.transfers import Status, Transfer
+from devnet.chromium import find_chromium
+from tests.console.browsing import Seat
 from tests.console.calling import Caller, answer_of, rule_of
 from tests.console.conftest import free_port
 from tests.console.world import decode, serving
@@ -144,6 +159,65 @@ def test_a_ceremony_by_file(hall: Hall) -> None:
     assert hall.shop.get(transfer).status is Status.CONFIRMING
     assert "No seat is asked for anything now" in cy.get("/ceremonies").text
     assert rule_of(cy.get("/ceremonies/nope/request.json")) == "unknown_transfer"
+
+
+def test_a_ceremony_in_a_browser(hall: Hall, tmp_path: Path) -> None:
+    """Over TLS and under the origin of genesis: logged in by passkey, the request downloaded, signed at a silent seat, brought back."""
+    for seat in hall.shop.seats[:2]:
+        seat.silent = True
+    transfer = hall.shop.treasury.propose()
+    hall.approve(transfer, "ana", "bo")
+    hall.shop.step()
+    with over_tls(hall, tmp_path) as cy:
+        cy.log_in()
+        cy.goto("/ceremonies")
+        with cy.page.expect_download() as started:
+            cy.page.get_by_role("link", name="Download the request").click()
+        started.value.save_as(tmp_path / "request.json")
+        request = Request.from_json(json.loads((tmp_path / "request.json").read_text()))
+        hall.shop.seats[0].silent = False
+        (tmp_path / "signatures.json").write_text(json.dumps(hall.shop.seats[0].sign(request).to_json()))
+        hall.shop.seats[0].silent = True
+        cy.page.get_by_label("Signatures").set_input_files(tmp_path / "signatures.json")
+        cy.press("Bring them in", lambda url: "done=brought" in url)
+        hall.shop.step()
+        assert hall.shop.get(transfer).status is Status.CONFIRMING
+        cy.goto("/ceremonies")
+        assert "No seat is asked for anything now" in cy.text()
+        assert cy.faults == []
+
+
+@contextmanager
+def over_tls(hall: Hall, folder: Path) -> Iterator[Seat]:
+    """Cy at a browser that finds the origin's host on this machine."""
+    key, now, name = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC), urlsplit(ORIGIN).hostname or ""
+    named = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    made = x509.CertificateBuilder().subject_name(named).issuer_name(named).public_key(key.public_key())
+    made = made.serial_number(1).not_valid_before(now).not_valid_after(now + timedelta(days=1))
+    signed = made.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False).sign(key, SHA256())
+    files = [folder / "tls.pem", folder / "tls.key"]
+    files[0].write_bytes(signed.public_bytes(Encoding.PEM))
+    files[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    port = free_port()
+    config = uvicorn.Config(
+        hall.app, port=port, ssl_certfile=files[0], ssl_keyfile=str(files[1]), log_level="critical", ws="none"
+    )
+    server, found = uvicorn.Server(config), find_chromium()
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    there = [f"--host-resolver-rules=MAP {name}:443 127.0.0.1:{port}", "--ignore-certificate-errors"]
+    try:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(
+                executable_path=found.program,
+                args=[*found.flags, *there],
+                env={**os.environ, **found.environment},
+            )
+            yield Seat(browser, hall, "cy")
+            browser.close()
+    finally:
+        server.should_exit = True
+        thread.join(60)
 
 
 def test_the_cookie_over_tls_is_bound_to_its_host(hall: Hall) -> None:
