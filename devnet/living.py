@@ -161,7 +161,9 @@ class Life(Treasury):
         self._approved(self.withdraw("ada", "9", "ETH"), "cleo")
         self._approved(self.withdraw("ben", "10", "ETH"), "bo")
         self.withdraw("cyd", "0.5", "BTC")
-        self._approved(self.withdraw("ben", "120000", "USDX"), "bo", "cleo", "dan")
+        locked = self.withdraw("ben", "120000", "USDX")
+        self._backend.statement()  # its time-lock runs from the attestor's first sight, and somebody may be about to move the clock
+        self._approved(locked, "bo", "cleo", "dan")
         self.withdraw("dee", "22", "ETH")
         odd = self.withdraw("dee", "8.5", "ETH")
         self.reject(odd, "cleo", "the customer says that they did not ask for it")

@@ -273,6 +273,8 @@ def test_a_withdrawal_by_hand(played: tuple[Stage, Story], tmp_path: Path) -> No
     services.start([*services.loops, *services.shown])
     try:
         services.check_living()
+        wait_for(lambda: "a stricter bundle" in services.life.log.read_text())  # whose clock it moves is everybody's
+        assert not [line for line in services.life.log.read_text().splitlines() if not line.endswith(" s")]
         run("customer", "add", "zoe")
         run("devnet", "pay", run("customer", "address", "zoe", "eip155:31338"), "20", "ETH")
         run("customer", "enrol", "zoe", "eip155:31338", to, "--yes", key="hana.json")
@@ -297,9 +299,7 @@ def test_a_withdrawal_by_hand(played: tuple[Stage, Story], tmp_path: Path) -> No
 def newcomer(stage: Stage, folder: Path, run: Callable[..., str]) -> None:
     """Bo makes a passkey for the console that is left living, is admitted by the command, logs in, and approves what waits for him."""
     services = stage.world.services
-    life, place = services.life, Newcomer(services.console.url, f"http://127.0.0.1:{services.console.port}")
-    wait_for(lambda: "a stricter bundle" in life.log.read_text())
-    assert not [line for line in life.log.read_text().splitlines() if not line.endswith(" s")], life.log.read_text()
+    place = Newcomer(services.console.url, f"http://127.0.0.1:{services.console.port}")
     enrolment, challenge = folder / "passkey-bo.json", os.urandom(32)
     told = {"type": "PasskeyEnrolment", "person": "bo", "origin": place.origin, "challenge": "0x" + challenge.hex()}
     enrolment.write_text(json.dumps({**told, "response": place.passkeys["bo"].registration(challenge)}))
