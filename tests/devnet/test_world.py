@@ -284,7 +284,7 @@ def test_a_withdrawal_by_hand(played: tuple[Stage, Story], tmp_path: Path) -> No
         assert "P01-customer-withdrawal (automatic_when)" in run(*proposing, "--dry-run", key="backend.pem")
         for person in ("ana", "cleo"):
             run("approve", made, "--yes", key=f"{person}.json")
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while f"{made}  COMPLETED" not in (told := run("transfers", "--all")) and time.monotonic() < deadline:
             run("devnet", "mine", "4")
         assert f"{made}  COMPLETED" in told, told
@@ -336,8 +336,8 @@ class Newcomer:
 
 
 def wait_for(holds: Callable[[], bool]) -> None:
-    """Within two minutes."""
-    deadline = time.monotonic() + 120
+    """Within five minutes, on a machine that does much else."""
+    deadline = time.monotonic() + 300
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(1)
