@@ -93,17 +93,20 @@ def sights(rows: Sequence[Mapping[str, object]]) -> dict[bytes, int]:
     return found
 
 
+def check_follows(lineage: Lineage, activation: PolicyActivation, bundle: Bundle) -> Iterator[Refusal]:
+    """Whether it is this bundle's, and that bundle the next one after those in force, whoever signs it."""
+    earlier = tuple(step.bundle.hash for step in lineage.steps)
+    yield from check_successor(activation, earlier[-1] if earlier else ZERO32, earlier)
+    if bundle.hash != activation.bundle:
+        yield Refusal(Rule.NOT_SUCCESSOR, field="bundle", got=bundle.hash.hex(), want=activation.bundle.hex())
+
+
 def check_activation(
     lineage: Lineage, roster: Roster, signed: Signed[PolicyActivation], bundle: Bundle, now: int
 ) -> Iterator[Refusal]:
     """Whether it may be stored to wait for its time: it follows the bundle in force, and everybody signed whom that one asks for."""
     newest = lineage.steps[-1].bundle if lineage.steps else None
-    earlier = tuple(step.bundle.hash for step in lineage.steps)
-    against = [*check_successor(signed.message, earlier[-1] if earlier else ZERO32, earlier)]
-    if bundle.hash != signed.message.bundle:
-        against.append(
-            Refusal(Rule.NOT_SUCCESSOR, field="bundle", got=bundle.hash.hex(), want=signed.message.bundle.hex())
-        )
+    against = [*check_follows(lineage, signed.message, bundle)]
     yield from against
     if against:  # the terms of another bundle would say nothing
         return

@@ -6,13 +6,13 @@ The devnet's people sign with their key files, and the statement's clock is move
 
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from devnet import hands
+from devnet.home import bulkhead_program
 from devnet.network import Devnet
 
 SIGNERS: Final = ("bo", "cleo", "dan", "eve")
@@ -28,7 +28,7 @@ def admit(net: Devnet, enrolment: Path, say: Callable[[str], object]) -> None:
 
     def run(*words: str) -> None:
         say("bulkhead " + " ".join(words))
-        program, home = str(Path(sys.executable).parent / "bulkhead"), {"BULKHEAD_HOME": str(net.home)}
+        program, home = str(bulkhead_program()), {"BULKHEAD_HOME": str(net.home)}
         done = subprocess.run(  # noqa: S603  # our own commands
             [program, *words], capture_output=True, text=True, timeout=_SECONDS, check=False, env={**_shell(), **home}
         )

@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: AGPL-3.0-or-later
 """What `bulkhead devnet up` ends with: a withdrawal by hand, in commands that can be pasted one by one."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from custody.settings import home_folder
 from devnet.birth import EVM
-from devnet.home import bulkhead_home
+from devnet.home import bulkhead_home, bulkhead_program
 from devnet.people import PASSWORD
 from devnet.services import API_PORT
 
@@ -17,7 +16,7 @@ _OUTSIDE = "0x70997970C51812dc3A010C7d01b50e0d17dc79C8"
 
 def guide(home: Path, url: str, console: str) -> Iterator[str]:
     """The lines. `home` and `url` are named in them only where they are not what the commands assume by themselves."""
-    program = _near(Path(sys.executable).parent / "bulkhead")
+    program = _near(bulkhead_program())
     there = "" if {home.absolute()} == {bulkhead_home().absolute(), home_folder(None)} else f" --home {_near(home)}"
     yield ""
     yield f"The console is {console}, and things wait there for Ana, who is of operations. Be Ana:"

@@ -2,6 +2,7 @@
 """Where Bulkhead keeps its local files: the one place that resolves it."""
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +17,11 @@ def bulkhead_home(environment: Mapping[str, str] | None = None) -> Path:
     checkout = Path(__file__).resolve().parent.parent
     base = checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
     return base / ".bulkhead"
+
+
+def bulkhead_program() -> Path:
+    """The `bulkhead` of this very environment."""
+    return Path(sys.executable).parent / "bulkhead"
 
 
 def binary_cache() -> Path:

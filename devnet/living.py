@@ -9,13 +9,11 @@ import random
 import secrets
 import shutil
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Final, Self
 
 from eth_account import Account
@@ -45,6 +43,7 @@ from custody.rules.wallets import Chain, Tier
 from custody.working import KernelReader
 from devnet import hands
 from devnet.birth import BITCOIN, EVM
+from devnet.home import bulkhead_program
 from devnet.network import Devnet
 from devnet.people import PASSWORD, Cast, gather
 from devnet.treasury import DAY, Treasury
@@ -206,7 +205,7 @@ class Life(Treasury):
             "--home",
             str(self.net.home),
         )
-        subprocess.run([_program(), *words], check=True, capture_output=True, timeout=PATIENCE)  # noqa: S603  # our own command
+        subprocess.run([str(bulkhead_program()), *words], check=True, capture_output=True, timeout=PATIENCE)  # noqa: S603  # our own command
         coming = load(folder / "policy")
         message = Signed.from_json(PolicyActivation, read_json(target.read_text(), target.name)).message
         self.deployment.store.run(lambda work: work.documents.put(BUNDLE, coming.hash.hex(), coming.to_json()))
@@ -331,7 +330,3 @@ class Life(Treasury):
             hands.mine(self.net, 1)
             if self.stop.wait(2):
                 raise TimeoutError(f"{what}: stopped before")
-
-
-def _program() -> str:
-    return str(Path(sys.executable).parent / "bulkhead")

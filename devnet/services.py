@@ -4,13 +4,13 @@
 import os
 import socket
 import struct
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import requests
 
+from devnet.home import bulkhead_program
 from devnet.pids import holds_port
 from devnet.processes import Command, Lifetime, Node, tail
 
@@ -47,7 +47,7 @@ class Service(Node):
 
     def command(self) -> Command:
         """The console command of this very environment, isolated from the shell's."""
-        argv = [str(Path(sys.executable).parent / "bulkhead"), *self.arguments]
+        argv = [str(bulkhead_program()), *self.arguments]
         return Command(argv, {"BULKHEAD_HOME": str(self.home), "HOME": str(self.folder)})
 
     def start(self) -> bool:

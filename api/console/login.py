@@ -116,12 +116,12 @@ def post_login(
 
 
 @router.get("/login/oidc")
-def get_oidc(request: Request, next: str = "") -> Response:  # noqa: A002  # what stands in the address
+def get_oidc(request: Request) -> Response:
     """To the identity provider, for a browser that stands at the login page. What it answers opens a session and approves nothing."""
     parts, secret = parts_of(request), secret_of(request)
     provider = _provider(parts)
     if not secret or waiting(parts, secret) is None:
-        return RedirectResponse(address(next), _SEE_OTHER)
+        return RedirectResponse("/login", _SEE_OTHER)
     return RedirectResponse(provider.leave_for(parts.origin, secret), _SEE_OTHER)
 
 

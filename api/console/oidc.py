@@ -22,11 +22,13 @@ from urllib.parse import urlencode, urlsplit
 import requests
 from joserfc import jwt
 from joserfc.errors import JoseError
-from joserfc.jwk import KeySet
+from joserfc.jwk import KeySet, KeySetSerialization
 
 from custody.rules.errors import InvalidInput, Unavailable
 from custody.rules.refusals import Refusal, Refused, Rule
 
+Json = dict[str, Any]
+"""What a provider answers, before anything of it is believed."""
 BACK: Final = "/login/oidc/back"
 ALGORITHMS: Final = ("RS256", "PS256", "ES256")
 """Signatures that are taken: never `none`, and no shared secret."""
@@ -34,6 +36,8 @@ _SECONDS: Final = 10.0
 _REMEMBERED: Final = 300.0
 _MOST: Final = 256 * 1024
 _LEEWAY: Final = 30
+_FAULTS: Final = (JoseError, ValueError, KeyError, TypeError)
+"""What the library raises for a token or a key set that is none."""
 _LOCAL: Final = ("localhost", "127.0.0.1")
 
 
@@ -48,8 +52,8 @@ class Provider:
     client: str
     secret: str = field(default="", repr=False)
     claim: str = "preferred_username"
-    _found: dict[str, tuple[float, Any]] = field(default_factory=dict, repr=False)
-    _turn: Any = field(default_factory=threading.Lock, repr=False)
+    _found: dict[str, tuple[float, Json]] = field(default_factory=dict, repr=False)
+    _turn: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def __post_init__(self) -> None:
         _check_address("oidc-issuer", self.issuer)
@@ -100,25 +104,28 @@ class Provider:
         return who
 
     def _verified(self, token: str, now: int) -> Mapping[str, Any]:
-        for fresh in (False, True):  # keys are changed by their owner: once more with those of now
+        """The claims of a token that one of the provider's keys signed, for this console and now."""
+        registry = jwt.JWTClaimsRegistry(
+            now=now,
+            leeway=_LEEWAY,
+            iss={"essential": True, "value": self.issuer},
+            aud={"essential": True, "value": self.client},
+            exp={"essential": True},
+            iat={"essential": True},
+        )
+        try:
             try:
-                keys = KeySet.import_key_set(cast("Any", self._get(self._endpoint("jwks_uri"), fresh=fresh)))
-                found = jwt.decode(token, keys, list(ALGORITHMS))
-                registry = jwt.JWTClaimsRegistry(
-                    now=now,
-                    leeway=_LEEWAY,
-                    iss={"essential": True, "value": self.issuer},
-                    aud={"essential": True, "value": self.client},
-                    exp={"essential": True},
-                    iat={"essential": True},
-                )
-                registry.validate(found.claims)
-            except (JoseError, ValueError, KeyError, TypeError) as error:
-                if fresh:
-                    raise _refused(f"an id_token that holds: {type(error).__name__}") from error
-            else:
-                return found.claims
-        raise AssertionError  # pragma: no cover - the second turn returns or raises
+                found = self._opened(token, fresh=False)
+            except _FAULTS:  # keys are changed by their owner: once more, with those of now
+                found = self._opened(token, fresh=True)
+            registry.validate(found.claims)
+        except _FAULTS as error:
+            raise _refused(f"an id_token that holds: {type(error).__name__}") from error
+        return found.claims
+
+    def _opened(self, token: str, *, fresh: bool) -> jwt.Token:
+        keys = KeySet.import_key_set(cast("KeySetSerialization", self._get(self._endpoint("jwks_uri"), fresh=fresh)))
+        return jwt.decode(token, keys, list(ALGORITHMS))
 
     def _endpoint(self, name: str) -> str:
         told = self._get(self.issuer.rstrip("/") + "/.well-known/openid-configuration")
@@ -133,22 +140,25 @@ class Provider:
             raise Unavailable("oidc", f"its configuration names no {name} that can be asked") from error
         return str(at)
 
-    def _get(self, url: str, *, fresh: bool = False) -> dict[str, Any]:
+    def _get(self, url: str, *, fresh: bool = False) -> Json:
         with self._turn:
-            at, known = self._found.get(url, (0.0, None))
-            if known is None or fresh or time.monotonic() - at > _REMEMBERED:
-                known = self._asked("GET", url)
-                self._found[url] = (time.monotonic(), known)
-            return dict(known)
+            known = self._found.get(url)
+            if known is None or fresh or time.monotonic() - known[0] > _REMEMBERED:
+                known = self._found[url] = (time.monotonic(), self._asked("GET", url))
+            return known[1]
 
-    def _post(self, url: str, form: Mapping[str, str]) -> dict[str, Any]:
-        return self._asked("POST", url, data=dict(form), auth=(self.client, self.secret) if self.secret else None)
+    def _post(self, url: str, form: Mapping[str, str]) -> Json:
+        return self._asked("POST", url, form, (self.client, self.secret) if self.secret else None)
 
-    def _asked(self, method: str, url: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401
+    def _asked(
+        self, method: str, url: str, data: Mapping[str, str] | None = None, auth: tuple[str, str] | None = None
+    ) -> Json:
         try:
             with requests.Session() as session:
                 session.trust_env = False
-                answer = session.request(method, url, timeout=_SECONDS, allow_redirects=False, stream=True, **more)
+                answer = session.request(
+                    method, url, timeout=_SECONDS, allow_redirects=False, stream=True, data=data, auth=auth
+                )
                 body = answer.raw.read(_MOST + 1, decode_content=True)
                 if answer.status_code == 400 and method == "POST":  # RFC 6749, 5.2: the code is none, or was used
                     raise _refused("a code that the provider has just given out")

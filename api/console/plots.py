@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from custody.flows.ports import UnitOfWork
+from api.attesting import STATEMENTS
+from custody.flows.ports import UnitOfWork, spread
 from custody.rules.attested import verify_signature
 from custody.rules.coverage import liabilities, surplus
 from custody.rules.errors import InvalidInput
@@ -13,8 +14,6 @@ from custody.rules.roster import Roster
 from custody.rules.signatures import Signed
 from custody.rules.statements import Statement
 
-STATEMENTS: Final = "statement"
-"""The mirror's kind, as the web process stores them (api/attesting.py)."""
 POINTS: Final = 200
 ROWS: Final = 12
 WIDTH: Final = 900
@@ -56,8 +55,7 @@ class Plot:
     @property
     def table(self) -> Sequence[Point]:
         """A few of them, for whoever reads instead of looking: the first, the last, and evenly between."""
-        count = len(self.points)
-        return self.points if count <= ROWS else [self.points[n * (count - 1) // (ROWS - 1)] for n in range(ROWS)]
+        return spread(self.points, ROWS)
 
     def line(self, name: str) -> str:
         """The points of a line: `held` or `owed`."""

@@ -116,67 +116,55 @@ def waiting(parts: ConsoleParts, secret: str, still: int = LOGIN_MOST // 2) -> D
 
 def log_in(parts: ConsoleParts, secret: str, signature: Signature) -> tuple[str, Person]:
     """The new session's secret, and whose it is. Raises Refused: nothing was asked of this browser, or everything of `who_logs_in`."""
-    name, wall, now, roster = _name(secret), parts.api.wall(), parts.api.clock(), parts.api.roster()
-    fresh = _drawn(parts)
+    now, roster = parts.api.clock(), parts.api.roster()
 
-    def work(work: UnitOfWork) -> tuple[Person | None, tuple[Refusal, ...]]:
-        asked = _use_up(work, name, wall)
-        if asked is None:
-            return None, (_unasked(),)
+    def judge(asked: Visit) -> Person | tuple[Refusal, ...]:
         login = Login.from_json(json.loads(asked.login))
-        found = who_logs_in(Signed(login, (signature,)), login, roster, now)
-        if not isinstance(found, Person):
-            return None, found  # and the login is used up: it is asked for anew
-        _begin(work, fresh, found, {"key": str(signature.key)}, wall)
-        return found, ()
+        return who_logs_in(Signed(login, (signature,)), login, roster, now)
 
-    person, refusals = parts.api.store.run(work)
-    if person is None:
-        raise Refused(refusals)
-    return fresh, person
+    return _enter(parts, secret, judge, {"key": str(signature.key)})
 
 
 def log_in_as(parts: ConsoleParts, secret: str, who: str, issuer: str) -> tuple[str, Person]:
-    """The new session's secret for a person that an identity provider vouched for. The login that was asked for is used up.
+    """The new session's secret for a person that an identity provider vouched for.
 
     Raises Refused: expired (nothing was asked of this browser), signer_not_in_roster, signer_expired.
     """
-    name, wall, now, roster = _name(secret), parts.api.wall(), parts.api.clock(), parts.api.roster()
-    fresh = _drawn(parts)
+    now, roster = parts.api.clock(), parts.api.roster()
 
-    def work(work: UnitOfWork) -> tuple[Person | None, tuple[Refusal, ...]]:
-        if not _use_up(work, name, wall):
-            return None, (_unasked(),)
+    def judge(_asked: Visit) -> Person | tuple[Refusal, ...]:
         person = next((p for p in roster.version.people if p.id == who), None)
         if person is None:
-            return None, (Refusal(Rule.SIGNER_UNKNOWN, person=who[:80], want="a person of the newest roster"),)
+            return (Refusal(Rule.SIGNER_UNKNOWN, person=who[:80], want="a person of the newest roster"),)
         if person.expires <= now:
-            return None, (Refusal(Rule.SIGNER_EXPIRED, person=who, expired=person.expires, now=now),)
-        _begin(work, fresh, person, {"issuer": issuer}, wall)
-        return person, ()
+            return (Refusal(Rule.SIGNER_EXPIRED, person=who, expired=person.expires, now=now),)
+        return person
 
-    person, refusals = parts.api.store.run(work)
-    if person is None:
-        raise Refused(refusals)
-    return fresh, person
+    return _enter(parts, secret, judge, {"issuer": issuer})
 
 
-def _use_up(work: UnitOfWork, name: bytes, wall: int) -> Visit | None:
-    """The login that this browser was asked for, which nobody answers twice; None where there is none."""
-    asked = work.visits.get(name)
-    if asked is None or asked.person or asked.until <= wall or not work.visits.end(name):
-        return None
-    return asked
+def _enter(
+    parts: ConsoleParts, secret: str, judge: Callable[[Visit], Person | tuple[Refusal, ...]], by: Mapping[str, str]
+) -> tuple[str, Person]:
+    """Use up the login that this browser was asked for, whatever becomes of it, and begin a session of whom `judge` names."""
+    name, wall, fresh = _name(secret), parts.api.wall(), _drawn(parts)
 
+    def work(work: UnitOfWork) -> Person | tuple[Refusal, ...]:
+        asked = work.visits.get(name)
+        if asked is None or asked.person or asked.until <= wall or not work.visits.end(name):
+            want = "a login that this browser was asked for, and once"
+            return (Refusal(Rule.EXPIRED, document="Login", want=want),)
+        found = judge(asked)
+        if isinstance(found, Person):
+            for old in work.visits.of(found.id)[MOST - 1 :]:
+                work.visits.end(old.name)
+            work.visits.add(Visit(_name(fresh), found.id, json.dumps(dict(by)), wall, wall, wall + WHOLE))
+        return found
 
-def _unasked() -> Refusal:
-    return Refusal(Rule.EXPIRED, document="Login", want="a login that this browser was asked for, and once")
-
-
-def _begin(work: UnitOfWork, fresh: str, person: Person, by: Mapping[str, str], wall: int) -> None:
-    for old in work.visits.of(person.id)[MOST - 1 :]:
-        work.visits.end(old.name)
-    work.visits.add(Visit(_name(fresh), person.id, json.dumps(dict(by)), wall, wall, wall + WHOLE))
+    found = parts.api.store.run(work)
+    if not isinstance(found, Person):
+        raise Refused(found)
+    return fresh, found
 
 
 def session_of(parts: ConsoleParts, secret: str) -> Session | None:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from operator import attrgetter
 from typing import Annotated, Any, ClassVar, Final, Self, get_args, get_origin, get_type_hints
 
 from eth_account._utils.encode_typed_data.encoding_and_hashing import hash_type
@@ -41,6 +42,9 @@ _INTEGER: Final = re.compile(r"0|-?[1-9][0-9]{0,77}")
 _ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{40}")
 _OCTETS: Final = re.compile(r"0x(?:[0-9a-f]{2})*")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+
+_STRUCT_HASH: Final = attrgetter("struct_hash")
 
 
 class _Hashed:
@@ -100,7 +104,7 @@ class Domain:
 
     def digest(self, message: Struct) -> bytes:
         """The 32 bytes that are signed for a message: keccak256(0x19 0x01 domainSeparator hashStruct)."""
-        return bytes(keccak(b"\x19\x01" + _separator(self) + _body(message)))
+        return bytes(keccak(b"\x19\x01" + _separator(self) + message.struct_hash))
 
     def typed_data(self, message: Struct) -> dict[str, Any]:
         """The full EIP-712 JSON of a message, as a wallet's `eth_signTypedData_v4` takes it."""
@@ -117,10 +121,6 @@ class Domain:
             "domain": {"name": self.NAME, "version": self.VERSION, "salt": self.genesis},
             "message": _typed_value(message),
         }
-
-
-def _body(message: Struct) -> bytes:
-    return message.struct_hash
 
 
 def _type_hash(cls: type[Struct]) -> bytes:
@@ -191,7 +191,7 @@ def _word(kind: Any) -> Callable[[Any], bytes]:
         inner = _word(get_args(kind)[0])
         return lambda value: bytes(keccak(b"".join(map(inner, value))))
     solidity = _solidity(kind)
-    return _WORDS.get(solidity, _integer if solidity in _RANGES else _body)
+    return _WORDS.get(solidity, _integer if solidity in _RANGES else _STRUCT_HASH)
 
 
 def _integer(value: int) -> bytes:

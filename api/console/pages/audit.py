@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Query
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from api.console.desk import At, Desk
 from api.console.registry import Page
-from api.console.sheets import cells
+from api.console.sheets import attachment, cells
 from custody.flows.ports import NEWEST, Event, EventKind
 
 router = APIRouter()
@@ -65,9 +65,7 @@ def get_export(desk: At, form: str, kind: str = "", about: _Text = "", person: _
                 yield json.dumps(told) + "\n" if lines else cells(*told.values())
             before = page[-1].number
 
-    name = f"audit-{chosen.value}.{'jsonl' if lines else 'csv'}"
-    told = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
-    return StreamingResponse(rows(), media_type="application/x-ndjson" if lines else "text/csv", headers=told)
+    return attachment(rows(), f"audit-{chosen.value}.{'jsonl' if lines else 'csv'}")
 
 
 def _kind(text: str) -> EventKind:

@@ -8,8 +8,9 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Form
 from starlette.responses import RedirectResponse, Response
 
-from api.console.asking import Ask, answered, ask_for, check_shown, signed_by
+from api.console.asking import ask_for, signed_by
 from api.console.desk import At, Desk, Posted
+from api.console.drafts import ask_about, find_draft, sign_draft
 from api.console.registry import Page, decides
 from api.console.transfer_view import rows
 from custody.flows import freezes, gathering
@@ -17,7 +18,7 @@ from custody.flows.gathering import Gathering
 from custody.rules.errors import InvalidInput
 from custody.rules.freezes import earliest_end, is_scope
 from custody.rules.governance import Freeze, Unfreeze
-from custody.rules.refusals import Refusal, Refused, Rule
+from custody.rules.refusals import Rule
 
 router = APIRouter()
 PAGE = Page("freezes", "/freeze", "Freeze", router, 80, decides)
@@ -131,7 +132,7 @@ def get_draft(desk: At, digest: str, done: str = "") -> Response:
         missing=max(0, needed - len(found.people)),
         earliest=max(found.signed.message.not_before, earliest_end(frozen, desk.roster)),
         ended=frozen.struct_hash not in {f.struct_hash for f in desk.kernel.freezes},
-        ask=_ask(desk, found),
+        ask=ask_about(desk, found),
         done=DONE.get(done, ""),
     )
 
@@ -142,9 +143,7 @@ def post_signature(
 ) -> Response:
     """Add one's signature to a draft."""
     found, _ = _found(desk, digest)
-    check_shown(shown, found.digest)
-    signature = answered(desk, found.digest, answer)
-    gathering.add(desk.store, desk.roster, Unfreeze, found.digest, signature, desk.now)
+    sign_draft(desk, Unfreeze, found, shown, answer)
     return RedirectResponse(f"/unfreeze/{digest}?done=signed", _SEE_OTHER)
 
 
@@ -156,15 +155,7 @@ def post_carry(desk: Posted, digest: str) -> Response:
     return RedirectResponse("/freeze?done=ended", _SEE_OTHER)
 
 
-def _ask(desk: Desk, found: Gathering[Unfreeze]) -> Ask | None:
-    return None if desk.person.id in found.people else ask_for(desk, found.signed.message)
-
-
 def _found(desk: Desk, digest: str) -> tuple[Gathering[Unfreeze], Freeze]:
-    try:
-        named = bytes.fromhex(digest)
-    except ValueError as error:
-        raise Refused([Refusal(Rule.NO_ROUTE, path=digest[:80])]) from error
-    found = desk.store.read(lambda work: gathering.find(work, desk.roster, Unfreeze, named, desk.now))
+    found = find_draft(desk, Unfreeze, digest)
     freeze = found.signed.message.freeze
     return found, desk.store.read(lambda work: freezes.find(work, desk.roster, freeze))

@@ -7,15 +7,15 @@ Nothing is booked here by a session: what leaves suspense is a manual entry that
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Form, Query
-from starlette.responses import RedirectResponse, Response, StreamingResponse
+from starlette.responses import RedirectResponse, Response
 
-from api.console.asking import answered, ask_for, check_shown
 from api.console.desk import At, Desk, Posted
+from api.console.drafts import ask_about, find_draft, sign_draft
 from api.console.registry import Page
-from api.console.sheets import cells
+from api.console.sheets import attachment, cells
 from api.console.transfer_view import rows
 from custody.flows import gathering
 from custody.flows.bookkeeping import record_manual
@@ -82,24 +82,23 @@ def get_export(desk: At) -> Response:
 
     def told() -> Iterator[str]:
         after = 0
-        while page := desk.store.read(lambda work, after=after: work.journal.read(after, _CHUNK)):  # type: ignore[misc]
+        while page := _after(desk, after):
             for each in page:
                 row = {"position": each.position, "recorded_at": each.recorded_at, "previous": each.previous.hex()}
                 yield json.dumps({**row, "hash": each.hash.hex(), **entry_to_json(each.entry)}) + "\n"
             after = page[-1].position
 
-    return _file(told(), "ledger.jsonl", "application/x-ndjson")
+    return attachment(told(), "ledger.jsonl")
 
 
 @router.get("/ledger/suspense")
 def get_suspense(desk: At, done: str = "") -> Response:
     """What arrived and is owed to nobody yet, by chain event, and the entries that people are signing about it."""
 
-    def read(work: UnitOfWork) -> tuple[Any, Any]:
-        drafts = list(gathering.drafts(work, desk.roster, ManualEntry, desk.now))
-        return work.listing.balances(AccountKind.SUSPENSE, _SUSPENSE_MOST), [
-            d for d in drafts if not _is_booked(work, d)
-        ]
+    def read(work: UnitOfWork) -> tuple[Sequence[tuple[Account, Asset, int]], list[Gathering[ManualEntry]]]:
+        drafts = gathering.drafts(work, desk.roster, ManualEntry, desk.now)
+        open_ones = [draft for draft in drafts if not _is_booked(work, draft)]
+        return work.listing.balances(AccountKind.SUSPENSE, _SUSPENSE_MOST), open_ones
 
     events, drafts = desk.store.read(read)
     return desk.show(
@@ -145,7 +144,7 @@ def post_draft(
 @router.get("/ledger/manual/{digest}")
 def get_manual(desk: At, digest: str, done: str = "") -> Response:
     """One draft: what it would book, who signed it, who is still needed, and one's own signature."""
-    found = _draft(desk, digest)
+    found = find_draft(desk, ManualEntry, digest)
     needed = desk.roster.version.thresholds.manual_entry
     return desk.show(
         "manual.html",
@@ -154,7 +153,7 @@ def get_manual(desk: At, digest: str, done: str = "") -> Response:
         fields=rows(found.signed.message),
         missing=max(0, needed - len(found.people)),
         booked=desk.store.read(lambda work: _is_booked(work, found)),
-        ask=None if desk.person.id in found.people else ask_for(desk, found.signed.message),
+        ask=ask_about(desk, found),
         done=DONE.get(done, ""),
     )
 
@@ -165,9 +164,8 @@ def post_signature(
 ) -> Response:
     """Add one's signature to a draft."""
     desk.check_decides()
-    found = _draft(desk, digest)
-    check_shown(shown, found.digest)
-    gathering.add(desk.store, desk.roster, ManualEntry, found.digest, answered(desk, found.digest, answer), desk.now)
+    found = find_draft(desk, ManualEntry, digest)
+    sign_draft(desk, ManualEntry, found, shown, answer)
     return RedirectResponse(f"/ledger/manual/{digest}?done=signed", _SEE_OTHER)
 
 
@@ -175,7 +173,7 @@ def post_signature(
 def post_carry(desk: Posted, digest: str) -> Response:
     """Hand in a draft that enough people signed: the same rules as everywhere judge it, whoever presses the button."""
     desk.check_decides()
-    found = _draft(desk, digest)
+    found = find_draft(desk, ManualEntry, digest)
     recorded = record_manual(desk.store, desk.roster, found.signed, desk.kernel.assets, desk.now)
     return RedirectResponse(f"/ledger/{recorded.position}?done=booked", _SEE_OTHER)
 
@@ -215,7 +213,7 @@ def get_statement(desk: At, customer: str) -> Response:
     def sheet() -> Iterator[str]:
         yield cells("position", "recorded_at", "what", "account", "change", "asset", "entry_hash")
         before = NEWEST
-        while page := desk.store.read(lambda work, b=before: work.listing.entries(b, _CHUNK, accounts)):  # type: ignore[misc]
+        while page := _before(desk, before, accounts):
             for each in page:
                 for posting in each.entry.postings:
                     if str(posting.account) in names:
@@ -226,7 +224,7 @@ def get_statement(desk: At, customer: str) -> Response:
                         )
             before = page[-1].position
 
-    return _file(sheet(), "statement.csv", "text/csv; charset=utf-8")
+    return attachment(sheet(), "statement.csv")
 
 
 @router.get("/ledger/{position}")
@@ -237,6 +235,14 @@ def get_entry(desk: At, position: int, done: str = "") -> Response:
         raise Refused([Refusal(Rule.NO_ROUTE, path=f"/ledger/{position}", want="a position of the journal")])
     origin = json.dumps(entry_to_json(recorded.entry)["origin"], indent=1)
     return desk.show("entry.html", line=_line(recorded), origin=origin, done=DONE.get(done, ""))
+
+
+def _after(desk: Desk, position: int) -> Sequence[JournalEntry]:
+    return desk.store.read(lambda work: work.journal.read(position, _CHUNK))
+
+
+def _before(desk: Desk, position: int, accounts: Sequence[Account]) -> Sequence[JournalEntry]:
+    return desk.store.read(lambda work: work.listing.entries(position, _CHUNK, accounts))
 
 
 def _page(work: UnitOfWork, before: int, accounts: Sequence[Account]) -> tuple[list[Line], int]:
@@ -278,28 +284,15 @@ def _accounts(desk: Desk, customer: str) -> list[Account]:
     return [Account(kind, customer) for kind in _OWN]
 
 
-def _draft(desk: Desk, digest: str) -> Gathering[ManualEntry]:
-    try:
-        named = bytes.fromhex(digest)
-    except ValueError as error:
-        raise Refused([Refusal(Rule.NO_ROUTE, path=digest[:80])]) from error
-    return desk.store.read(lambda work: gathering.find(work, desk.roster, ManualEntry, named, desk.now))
-
-
 def _is_booked(work: UnitOfWork, found: Gathering[ManualEntry]) -> bool:
-    """Whether an entry of this id stands in the accounts that it names: an id is recorded once."""
-    for posting in found.signed.message.postings:
-        for each in work.listing.entries(NEWEST, ROWS, [Account.parse(posting.account)]):
-            origin = each.entry.origin
-            if isinstance(origin, Signed) and getattr(origin.message, "id", "") == found.signed.message.id:
-                return True
-    return False
+    """Whether an entry of this id took from a chain event's suspense, which few entries ever touch: an id is recorded once."""
+    events = [Account.parse(each.account) for each in found.signed.message.postings]
+    taken = work.listing.entries(
+        NEWEST, _CHUNK, [account for account in events if account.kind is AccountKind.SUSPENSE]
+    )
+    origins = (each.entry.origin for each in taken)
+    return any(isinstance(o, Signed) and getattr(o.message, "id", "") == found.signed.message.id for o in origins)
 
 
 def _amount(desk: Desk, posting: ManualPosting) -> tuple[str, str, Amount]:
     return posting.side, posting.account, Amount(desk.kernel.assets.get(posting.asset), posting.units)
-
-
-def _file(rows: Iterator[str], name: str, kind: str) -> Response:
-    told = {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
-    return StreamingResponse(rows, media_type=kind, headers=told)

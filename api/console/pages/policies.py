@@ -15,8 +15,8 @@ from typing import Annotated, Final
 from fastapi import APIRouter, File, Form, UploadFile
 from starlette.responses import RedirectResponse, Response
 
-from api.console.asking import Ask, answered, ask_for, check_shown
 from api.console.desk import At, Desk, Posted
+from api.console.drafts import ask_about, find_draft, sign_draft
 from api.console.registry import Page
 from api.console.transfer_view import rows
 from api.console.uploads import read_upload
@@ -24,7 +24,7 @@ from custody.flows import gathering
 from custody.flows.gathering import Gathering
 from custody.flows.mirror import BUNDLE
 from custody.flows.ports import UnitOfWork
-from custody.governing import BundleReader, bundle_of, check_activation, store_activation, stored_bundle
+from custody.governing import BundleReader, bundle_of, check_activation, check_follows, store_activation, stored_bundle
 from custody.rules.errors import InvalidInput, Unavailable
 from custody.rules.governance import PolicyActivation
 from custody.rules.refusals import Refusal, Refused, Rule, raise_if
@@ -97,12 +97,7 @@ def post_draft(desk: Posted, activation: _File, bundle: _File) -> Response:
         want = "the file that bulkhead policy bundle wrote"
         raise InvalidInput("bundle", Rule.MALFORMED, type(documents).__name__, want)
     coming = bundle_of(documents)
-    if coming.hash != signed.message.bundle:
-        got, want = coming.hash.hex(), signed.message.bundle.hex()
-        raise Refused([Refusal(Rule.NOT_SUCCESSOR, field="bundle", got=got, want=want)])
-    if signed.message.previous != _newest(desk).bundle.hash:
-        want = _newest(desk).bundle.hash.hex()
-        raise Refused([Refusal(Rule.NOT_SUCCESSOR, field="previous", got=signed.message.previous.hex(), want=want)])
+    raise_if(check_follows(_lineage(desk), signed.message, coming))
     digest = gathering.draft(desk.store, desk.roster, signed.message, desk.person.id, desk.now)
     desk.store.run(lambda work: work.documents.put(BUNDLE, coming.hash.hex(), coming.to_json()))
     known = desk.roster.people_by_key
@@ -124,7 +119,7 @@ def get_draft(desk: At, digest: str, done: str = "") -> Response:
         changes=[] if old is None else _changes(old, row.bundle),
         fields=rows(row.found.signed.message),
         owners=sorted({*desk.roster.version.policy_owners} - {row.found.signed.message.author}),
-        ask=_ask(desk, row.found),
+        ask=ask_about(desk, row.found),
         done=DONE.get(done, ""),
     )
 
@@ -136,9 +131,7 @@ def post_signature(
     """Add one's signature to a draft."""
     desk.check_decides()
     _, row = _draft(desk, digest)
-    check_shown(shown, row.found.digest)
-    signature = answered(desk, row.found.digest, answer)
-    gathering.add(desk.store, desk.roster, PolicyActivation, row.found.digest, signature, desk.now)
+    sign_draft(desk, PolicyActivation, row.found, shown, answer)
     return RedirectResponse(f"/policies/{digest}?done=signed", _SEE_OTHER)
 
 
@@ -155,10 +148,6 @@ def post_carry(desk: Posted, digest: str) -> Response:
 def _lineage(desk: Desk) -> Lineage:
     rosters = desk.kernel.rosters
     return desk.store.read(lambda work: _READER.read(work, rosters, desk.now))
-
-
-def _newest(desk: Desk) -> Step:
-    return _lineage(desk).newest
 
 
 def _row(desk: Desk, step: Step) -> StepRow:
@@ -197,24 +186,11 @@ def _judged(desk: Desk, lineage: Lineage, found: Gathering[PolicyActivation], bu
 
 
 def _draft(desk: Desk, digest: str) -> tuple[Lineage, DraftRow]:
-    try:
-        named = bytes.fromhex(digest)
-    except ValueError as error:
-        raise Refused([Refusal(Rule.NO_ROUTE, path=digest[:80])]) from error
-    lineage = _lineage(desk)
-
-    def read(work: UnitOfWork) -> tuple[Gathering[PolicyActivation], Bundle | None]:
-        found = gathering.find(work, desk.roster, PolicyActivation, named, desk.now)
-        return found, stored_bundle(work, found.signed.message.bundle)
-
-    found, bundle = desk.store.read(read)
+    lineage, found = _lineage(desk), find_draft(desk, PolicyActivation, digest)
+    bundle = desk.store.read(lambda work: stored_bundle(work, found.signed.message.bundle))
     if bundle is None:
         raise Unavailable("bundle", "the mirror has lost the bundle that this draft names; bring it in again")
     return lineage, _judged(desk, lineage, found, bundle)
-
-
-def _ask(desk: Desk, found: Gathering[PolicyActivation]) -> Ask | None:
-    return None if desk.person.id in found.people else ask_for(desk, found.signed.message)
 
 
 def _changes(old: Bundle, new: Bundle) -> Sequence[tuple[str, Sequence[str]]]:

@@ -4,13 +4,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from custody.flows.ports.books import Deposit
 from custody.rules.amounts import Asset
 from custody.rules.deposits import DepositStatus
 from custody.rules.ledger import Account, AccountKind, JournalEntry
 
+T = TypeVar("T")
 NEWEST: Final = 2**62
 """Below this number everything stands: the first page."""
 
@@ -42,11 +43,11 @@ class Event:
     body: str
 
 
-def spread(numbers: Sequence[int], most: int) -> Sequence[int]:
+def spread(all_of: Sequence[T], most: int) -> Sequence[T]:
     """At most so many of these, evenly, with the first and the last."""
-    if len(numbers) <= most:
-        return numbers
-    return [numbers[place * (len(numbers) - 1) // (most - 1)] for place in range(most)]
+    if len(all_of) <= most:
+        return all_of
+    return [all_of[place * (len(all_of) - 1) // (most - 1)] for place in range(most)]
 
 
 class Listing(Protocol):
